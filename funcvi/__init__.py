@@ -1,0 +1,45 @@
+"""funcvi: functional variational inference on JAX.
+
+A family is a pure function from a pytree of unconstrained parameters to a distribution, and back.
+"""
+
+from funcvi.families import Family, family, unconstrain
+from funcvi.families.slots import fixed, free, tied
+from funcvi.bijections import bijection_for
+from funcvi.transforms import Exp, Softplus
+from funcvi.sampling import sample
+from funcvi.objectives import kl
+from funcvi.fitting import Fit, fit
+from funcvi.gradient_check import GradientCheck, check_gradients
+from funcvi.targets import Target, target
+from funcvi.guides import Guide, Posterior, mean_field
+from funcvi.elbo import negative_elbo
+from funcvi.diagnostics import Diagnosis, diagnose
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Family",
+    "family",
+    "unconstrain",
+    "fixed",
+    "free",
+    "tied",
+    "bijection_for",
+    "Exp",
+    "Softplus",
+    "sample",
+    "kl",
+    "Fit",
+    "fit",
+    "GradientCheck",
+    "check_gradients",
+    "Target",
+    "target",
+    "Guide",
+    "Posterior",
+    "mean_field",
+    "negative_elbo",
+    "Diagnosis",
+    "diagnose",
+]

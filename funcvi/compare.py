@@ -1,0 +1,80 @@
+"""Whether KL(q || p) makes sense at all: shapes, kinds and supports, checked before any draw."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import numpyro.distributions as dist
+from numpyro.distributions import constraints
+
+from funcvi.bijections import constraint_name
+from funcvi.sampling.flow import support_of
+
+__all__ = ["check_pair"]
+
+_CURVED = (
+    type(constraints.simplex),
+    type(constraints.corr_cholesky),
+    type(constraints.corr_matrix),
+    type(constraints.positive_definite),
+    type(constraints.sphere),
+    constraints.zero_sum,
+)
+
+
+def check_pair(q: Any, p: Any, label: str) -> None:
+    """Raise ValueError where the divergence is undefined or infinite whatever the parameters are."""
+    names = f"q{label} = {type(q).__name__}", f"p{label} = {type(p).__name__}"
+    if q.event_shape != p.event_shape:
+        raise ValueError(
+            f"{names[0]} has event shape {q.event_shape}, {names[1]} has {p.event_shape}: "
+            "they must be the same (see to_event)."
+        )
+    if _broadcast(q.batch_shape, p.batch_shape) != q.batch_shape:
+        raise ValueError(
+            f"{names[0]} has batch shape {q.batch_shape}, {names[1]} has {p.batch_shape}: p must "
+            "broadcast to q's. Expand q, or reshape one of them."
+        )
+    if isinstance(q, dist.Delta):
+        return
+    if q.is_discrete != p.is_discrete:
+        kinds = ["discrete" if d.is_discrete else "continuous" for d in (q, p)]
+        raise ValueError(
+            f"{names[0]} is {kinds[0]} and {names[1]} is {kinds[1]}: KL(q || p) is undefined."
+        )
+    if _outside(support_of(q), support_of(p)):
+        raise ValueError(
+            f"KL(q || p) is infinite: {names[0]} has support {constraint_name(support_of(q))}, "
+            f"{names[1]} only {constraint_name(support_of(p))}.\n"
+            "Choose a q whose support lies inside p's."
+        )
+
+
+def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...] | None:
+    try:
+        return np.broadcast_shapes(a, b)
+    except ValueError:
+        return None
+
+
+def _outside(q: Any, p: Any) -> bool:
+    """Known to reach outside; False where it cannot be told (bounds that are traced)."""
+    if type(q) is type(p) and not _bounds(q):
+        return False
+    ours, theirs = _bounds(q), _bounds(p)
+    if ours is None or theirs is None:
+        curved = isinstance(q, _CURVED), isinstance(p, _CURVED)
+        return curved[0] != curved[1] and (ours is not None or theirs is not None)
+    if any(isinstance(b, jax.core.Tracer) for b in (*ours, *theirs)):
+        return False
+    return bool(np.any(np.less(ours[0], theirs[0])) or np.any(np.greater(ours[1], theirs[1])))
+
+
+def _bounds(support: Any) -> tuple[Any, Any] | None:
+    if isinstance(support, type(constraints.real)):
+        return -np.inf, np.inf
+    low = getattr(support, "lower_bound", None)
+    high = getattr(support, "upper_bound", None)
+    if low is None and high is None:
+        return None
+    return (-np.inf if low is None else low), (np.inf if high is None else high)

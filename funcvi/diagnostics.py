@@ -1,0 +1,153 @@
+"""Whether an approximate posterior can be trusted: ELBO with its error, and Pareto k-hat."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from funcvi._types import Key
+from funcvi.elbo import log_ratios
+from funcvi.guides import Posterior
+from funcvi.targets import Target
+
+__all__ = ["Diagnosis", "diagnose", "pareto_k_hat"]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What :func:`diagnose` found; printing it says what it means.
+
+    Attributes:
+        elbo: estimate of the evidence lower bound, nats.
+        elbo_standard_error: its Monte Carlo standard error, nats.
+        k_hat: Pareto shape of the importance ratios p / q.
+        num_samples: draws that these rest on.
+        reliable: whether k_hat is below the threshold for this many draws.
+        message: the meaning, in a sentence.
+    """
+
+    elbo: float
+    elbo_standard_error: float
+    k_hat: float
+    num_samples: int
+    reliable: bool
+    message: str
+
+    def __str__(self) -> str:
+        return (
+            f"ELBO   {self.elbo:.2f} +- {self.elbo_standard_error:.2f} nats ({self.num_samples} draws)\n"
+            f"k-hat  {self.k_hat:.2f}: {self.message}"
+        )
+
+
+def diagnose(
+    target: Target, posterior: Posterior, *, key: Key, num_samples: int = 4000
+) -> Diagnosis:
+    """Compare an approximate posterior with its target.
+
+    The ELBO is a mean over draws. k-hat is the shape of a generalised Pareto fitted to the largest
+    importance ratios: below min(1 - 1 / log10(draws), 0.7) importance weights, and so expectations
+    under the posterior, can be corrected; above, they cannot. Yao et al. 2018, arXiv:1802.02538;
+    Vehtari et al. 2024, arXiv:1507.02646.
+
+    Args:
+        target: the target.
+        posterior: ``guide(params)``.
+        key: a key, other than the fit's.
+        num_samples: draws; at least 100.
+
+    Returns:
+        A :class:`Diagnosis`.
+
+    Raises:
+        ValueError: too few draws.
+
+    Example:
+        >>> import jax, numpyro.distributions as dist
+        >>> from numpyro.distributions import constraints
+        >>> import funcvi as fv
+        >>> t = fv.target(lambda x: dist.Normal(0.0, 1.0).log_prob(x["a"]),
+        ...               supports={"a": constraints.real})
+        >>> guide = fv.mean_field(t, scale=1.0)
+        >>> found = fv.diagnose(t, guide(guide.start), key=jax.random.key(0))
+        >>> abs(round(found.elbo, 2)), found.reliable
+        (0.0, True)
+    """
+    if num_samples < 100:
+        raise ValueError(f"k-hat needs at least 100 draws, got num_samples={num_samples}.")
+    log_ratio = np.asarray(log_ratios(target, posterior, key, num_samples), np.float64)
+    bad = int((~np.isfinite(log_ratio)).sum())
+    if bad:
+        return Diagnosis(
+            float("-inf"),
+            float("nan"),
+            float("inf"),
+            num_samples,
+            False,
+            f"{bad} of {num_samples} draws have a non-finite log density: the posterior reaches "
+            "where the target has none, or float32 overflows there (try jax_enable_x64).",
+        )
+    k_hat = pareto_k_hat(log_ratio)
+    threshold = min(1 - 1 / np.log10(num_samples), 0.7)
+    reliable = bool(k_hat < threshold)
+    return Diagnosis(
+        float(log_ratio.mean()),
+        float(log_ratio.std(ddof=1) / np.sqrt(num_samples)),
+        k_hat,
+        num_samples,
+        reliable,
+        _meaning(k_hat, threshold),
+    )
+
+
+def _meaning(k_hat: float, threshold: float) -> str:
+    if k_hat < 0.5:
+        return "good; the approximation is close, its importance weights have finite variance."
+    if k_hat < threshold:
+        return "usable; correct expectations with importance weights where they matter."
+    if k_hat < 1:
+        return (
+            f"unreliable (above {threshold:.2f}); variances are likely too small. Train longer, or "
+            "use a richer guide."
+        )
+    return (
+        "wrong; the posterior misses much of the target's mass. Its means and variances cannot be "
+        "trusted: train longer, reparameterise the model, or use a richer guide."
+    )
+
+
+def pareto_k_hat(log_ratios: np.ndarray) -> float:
+    """Shape of the generalised Pareto tail of ``exp(log_ratios)``.
+
+    The tail is the largest ``min(0.2 n, 3 sqrt(n))`` ratios; the fit is Zhang and Stephens 2009,
+    doi:10.1198/tech.2009.08017, with the weak prior of Vehtari et al. 2024, arXiv:1507.02646.
+
+    Args:
+        log_ratios: array (draws,), finite.
+
+    Returns:
+        k-hat; -inf where the tail is constant.
+    """
+    n = len(log_ratios)
+    tail_size = int(np.ceil(min(0.2 * n, 3 * np.sqrt(n))))
+    ordered = np.sort(log_ratios - log_ratios.max())
+    cutoff = max(np.exp(ordered[-tail_size - 1]), np.finfo(np.float64).tiny)
+    excess = np.exp(ordered[-tail_size:]) - cutoff
+    excess = excess[excess > 1e-10 * max(excess[-1], np.finfo(np.float64).tiny)]
+    if len(excess) < 5 or excess[-1] <= 10 * np.finfo(np.float64).eps:
+        return float("-inf")
+    k, count = _pareto_shape(excess), len(excess)
+    return float((count * k + 10 * 0.5) / (count + 10))
+
+
+def _pareto_shape(x: np.ndarray) -> float:
+    """Posterior-mean shape for sorted positive excesses x, over a grid of scale parameters."""
+    n = len(x)
+    grid = 30 + int(np.sqrt(n))
+    quartile = x[int(n / 4 + 0.5) - 1]
+    b = 1 - np.sqrt(grid / (np.arange(1, grid + 1) - 0.5))
+    b = b / (3 * quartile) + 1 / x[-1]
+    k = np.log1p(-b[:, None] * x).mean(1)
+    log_likelihood = n * (np.log(-b / k) - k - 1)
+    weight = np.exp(log_likelihood - log_likelihood.max())
+    weight = weight / weight.sum()
+    return float(np.log1p(-(weight @ b) * x).mean())

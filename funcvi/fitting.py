@@ -1,0 +1,310 @@
+"""Fit: minimise a stochastic loss with any optax optimiser, in one compiled loop.
+
+Knows nothing of distributions: the caller's closure joins a family, an objective and data.
+``init`` and ``advance`` are pure and compiled; ``fit`` drives them from the host, a chunk at a time,
+so that the same program serves any number of steps, a progress bar and a continuation.
+"""
+
+import inspect
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from funcvi._types import Key, Loss, Params
+from funcvi.progress import Progress
+from funcvi.static import Static, same_optimizer
+from funcvi.status import Status, judge
+
+__all__ = ["Fit", "State", "advance", "fit", "init"]
+
+_CHUNK = 1000  # steps per compiled call, and the length of its buffer of losses
+
+
+class State(NamedTuple):
+    """All that a step changes: a pytree of arrays."""
+
+    params: Params
+    good_params: Params  # where the loss and its gradient were last finite
+    optimizer_state: Any
+    step: jax.Array
+    skipped: jax.Array  # steps with a non-finite loss or gradient, in all
+    run: jax.Array  # and in a row, up to now
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The result of :func:`fit`; pass it as ``params`` to continue.
+
+    Attributes:
+        params: the fitted params; after a divergence, the last at which the loss was finite.
+        losses: array (steps,), one value for each step taken; NaN or infinite where one was skipped.
+        status: ``status.name`` is "converged", "out of budget" or "diverged"; prints the reason and
+            what to do.
+        num_skipped: how many steps were skipped because of a non-finite loss or gradient.
+        state: the full state that a continuation starts from.
+    """
+
+    params: Params
+    losses: np.ndarray
+    status: Status
+    num_skipped: int
+    state: State = field(repr=False)
+
+    def __repr__(self) -> str:
+        last = f"{self.losses[-1]:.6g}" if len(self.losses) else "none"
+        return f"Fit({len(self.losses)} steps, last loss {last}; {self.status})"
+
+
+def fit(
+    loss: Loss,
+    params: Params | Fit,
+    optimizer: optax.GradientTransformation,
+    *,
+    key: Key,
+    num_steps: int,
+    args: tuple[Any, ...] = (),
+    progress: bool | None = None,
+    patience: int = 10,
+) -> Fit:
+    """Minimise ``E[loss(params, key, *args)]`` over params.
+
+    Step ``i`` draws with ``jax.random.fold_in(key, i)``, counted from the very first step: fitting
+    1,000 steps and continuing for 1,000 with the same key is fitting 2,000. A step with a non-finite
+    loss or gradient leaves the params and the optimiser as they were; ``patience`` of them in a row
+    end the fit. A second call with the same loss, an equal optimiser and the same shapes does not
+    compile again, whatever ``num_steps`` is.
+
+    Args:
+        loss: ``loss(params, key, *args) -> scalar``, traceable by JAX. What it refers to by closure
+            is a constant of the compiled program; pass what changes from call to call in ``args``.
+        params: a pytree of floating-point arrays, or the :class:`Fit` to continue from.
+        optimizer: any optax transformation; value, gradient and ``value_fn`` are passed to those
+            that ask for them (``optax.lbfgs``, ``optax.contrib.reduce_on_plateau``).
+        key: a key from ``jax.random.key``.
+        num_steps: how many steps to take, at least one.
+        args: further arguments of the loss (data, temperatures), traced.
+        progress: show a progress bar; by default only in a terminal.
+        patience: non-finite steps in a row before the fit gives up.
+
+    Returns:
+        A :class:`Fit`.
+
+    Raises:
+        TypeError, ValueError: an argument is not as described; nothing has run then.
+
+    Example:
+        >>> import jax, optax
+        >>> import funcvi as fv
+        >>> def loss(params, key):
+        ...     return (params["x"] - 3.0) ** 2
+        >>> result = fv.fit(loss, {"x": 0.0}, optax.adam(0.1), key=jax.random.key(0), num_steps=500)
+        >>> round(float(result.params["x"]), 2), result.status.name
+        (3.0, 'converged')
+    """
+    _check_call(loss, optimizer, key, num_steps, patience, args)
+    program = Static(loss)
+    optimizer = same_optimizer(optimizer)
+    before = np.zeros(0)
+    if isinstance(params, Fit):
+        state, before = _resumed(params), params.losses
+    else:
+        state = init(_checked_params(params), optimizer)
+    chunks, done = [], 0
+    with Progress(num_steps, progress) as bar:
+        while done < num_steps:
+            count = bar.next_chunk(min(_CHUNK, num_steps - done))
+            started = time.perf_counter()
+            state, losses = advance(program, optimizer, state, key, count, patience, args)
+            chunks.append(np.asarray(losses)[:count])  # waits for the chunk
+            done += count
+            diverged = int(state.run) >= patience
+            if diverged:
+                taken = int(state.step) - len(before) - (done - count)
+                chunks[-1] = chunks[-1][:taken]
+                break
+            bar.update(count, chunks[-1][-1], time.perf_counter() - started)
+    losses = np.concatenate([before, *chunks])
+    status = judge(losses, state, patience)
+    failed = status.name == "diverged" and int(state.run) >= patience
+    # What failed cannot be continued from; what it started from can.
+    if failed:
+        state = state._replace(params=state.good_params)
+    return Fit(state.params, losses, status, int(state.skipped), state)
+
+
+@partial(jax.jit, static_argnames="optimizer")
+def init(params: Params, optimizer: optax.GradientTransformation) -> State:
+    """The state before the first step."""
+    zero = jnp.zeros((), jnp.int32)
+    return State(params, params, optimizer.init(params), zero, zero, zero)
+
+
+@partial(jax.jit, static_argnames=("program", "optimizer"))
+def advance(
+    program: Any,
+    optimizer: optax.GradientTransformation,
+    state: State,
+    key: Key,
+    count: int,
+    patience: int,
+    args: tuple[Any, ...],
+) -> tuple[State, jax.Array]:
+    """Take ``count`` steps (at most a chunk); the state, and the losses in a fixed-size buffer."""
+    take = step(program.function, optimizer, args)
+    steps = state.step + jnp.arange(_CHUNK, dtype=jnp.int32)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, steps)
+    losses = jnp.full((_CHUNK,), jnp.nan, jnp.result_type(float))
+
+    def unfinished(carry: Any) -> jax.Array:
+        i, state, _ = carry
+        return (i < count) & (state.run < patience)
+
+    def body(carry: Any) -> Any:
+        i, state, losses = carry
+        state, value = take(state, keys[i])
+        return i + 1, state, losses.at[i].set(value.astype(losses.dtype))
+
+    _, state, losses = jax.lax.while_loop(unfinished, body, (jnp.int32(0), state, losses))
+    return state, losses
+
+
+def step(
+    loss: Loss, optimizer: optax.GradientTransformation, args: tuple[Any, ...] = ()
+) -> Callable[[State, Key], tuple[State, jax.Array]]:
+    """One pure step: ``(state, key) -> (state, loss)``."""
+    update = optax.with_extra_args_support(optimizer).update
+
+    def take(state: State, key: Key) -> tuple[State, jax.Array]:
+        def value_fn(params: Params) -> jax.Array:
+            return _scalar(loss(params, key, *args))
+
+        value, gradient = jax.value_and_grad(value_fn)(state.params)
+        updates, optimizer_state = update(
+            gradient,
+            state.optimizer_state,
+            state.params,
+            value=value,
+            grad=gradient,
+            value_fn=value_fn,
+        )
+        params = optax.apply_updates(state.params, updates)
+        evaluated = _all_finite((value, gradient))
+        good = evaluated & _all_finite(params)
+
+        def keep(new: Any, old: Any, when: jax.Array = good) -> Any:
+            return jax.tree.map(lambda a, b: jnp.where(when, a, b), new, old)
+
+        skipped = jnp.where(good, 0, 1).astype(jnp.int32)
+        after = State(
+            keep(params, state.params),
+            keep(state.params, state.good_params, evaluated),
+            keep(optimizer_state, state.optimizer_state),
+            state.step + 1,
+            state.skipped + skipped,
+            (state.run + 1) * skipped,
+        )
+        return after, value
+
+    return take
+
+
+def _all_finite(tree: Any) -> jax.Array:
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]).all()
+
+
+def _scalar(value: Any) -> jax.Array:
+    value = jnp.asarray(value) if isinstance(value, (int, float)) else value
+    if not isinstance(value, jax.Array):
+        raise TypeError(
+            f"loss must return a scalar array, got {type(value).__name__}: return the loss alone."
+        )
+    if value.shape != ():
+        raise ValueError(
+            f"loss must return a scalar, got shape {value.shape}: end it with .mean() or .sum()."
+        )
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise TypeError(f"loss must return a float, got {value.dtype}: it has no gradient.")
+    return value
+
+
+def _resumed(result: Fit) -> State:
+    return result.state._replace(run=jnp.zeros((), jnp.int32))
+
+
+def _checked_params(params: Params) -> Params:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    if not leaves:
+        raise ValueError("params is an empty pytree: there is nothing to fit.")
+    for path, leaf in leaves:
+        name = jax.tree_util.keystr(path) or "params"
+        dtype = getattr(leaf, "dtype", None) or np.asarray(leaf).dtype
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(
+                f"params{name} must be floating-point, got {dtype}: unconstrained params are real; "
+                "write 0.0 for 0, or convert with jnp.asarray(x, float)."
+            )
+        if not np.isfinite(np.asarray(leaf, np.float64)).all():
+            raise ValueError(f"params{name} is not finite: give finite initial values.")
+    strong = [
+        np.dtype(jax.dtypes.canonicalize_dtype(np.result_type(leaf)))
+        if not hasattr(leaf, "dtype")
+        else jax.dtypes.canonicalize_dtype(leaf.dtype)
+        for _, leaf in leaves
+    ]
+    flat, treedef = jax.tree.flatten(params)
+    return treedef.unflatten(
+        [
+            jax.device_put(np.asarray(x, d)) if not isinstance(x, jax.Array) else x
+            for x, d in zip(flat, strong, strict=True)
+        ]
+    )
+
+
+def _check_call(
+    loss: Any, optimizer: Any, key: Any, num_steps: Any, patience: Any, args: Any
+) -> None:
+    if not callable(loss):
+        raise TypeError(f"loss must be a function loss(params, key), got {type(loss).__name__}.")
+    if not isinstance(args, tuple):
+        raise TypeError(f"args must be a tuple, got {type(args).__name__}: write args=(data,).")
+    try:
+        signature = inspect.signature(loss)
+    except (TypeError, ValueError):
+        signature = None
+    if signature is not None:
+        try:
+            signature.bind(None, None, *args)
+        except TypeError:
+            takes = "(params, key" + "".join(f", args[{i}]" for i in range(len(args))) + ")"
+            raise TypeError(
+                f"loss must take {takes}, it takes {signature}: the key is a new one at each step, "
+                "for its draws; a loss without draws ignores it."
+            ) from None
+    if not (
+        callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))
+    ):
+        raise TypeError(
+            f"optimizer must be an optax transformation such as optax.adam(1e-2), got "
+            f"{type(optimizer).__name__}."
+        )
+    _check_key(key)
+    for name, value in (("num_steps", num_steps), ("patience", patience)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"{name} must be a positive integer, got {value!r}.")
+
+
+def _check_key(key: Any) -> None:
+    dtype = getattr(key, "dtype", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and key.shape == ()
+    legacy = dtype == jnp.uint32 and getattr(key, "shape", None) in ((2,), (4,))
+    if not (typed or legacy):
+        got = type(key).__name__ if dtype is None else f"{dtype}{list(key.shape)}"
+        raise TypeError(f"key must be a single key such as jax.random.key(0), got {got}.")

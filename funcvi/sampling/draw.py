@@ -1,0 +1,91 @@
+"""``sample``: one call for a distribution, a joint, or a posterior."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax.custom_derivatives import SymbolicZero
+
+from funcvi._types import Joint, Key
+from funcvi.families.nodes import is_joint
+from funcvi.sampling.flow import pathwise_obstacle
+
+__all__ = ["raw_sample", "sample"]
+
+
+def sample(d: Joint, key: Key, sample_shape: tuple[int, ...] = ()) -> Any:
+    """Independent draws, with pathwise gradients wherever they are right.
+
+    Args:
+        d: a numpyro distribution, a dict, tuple or list of them, or a posterior made by a guide.
+        key: a key from ``jax.random.key``.
+        sample_shape: leading axes of independent draws.
+
+    Returns:
+        An array of shape (*sample_shape, *batch, *event); for a joint the same container of
+        arrays; for a posterior a dict of constrained values, deterministic sites included.
+
+    Raises:
+        TypeError: differentiating the draws with respect to a distribution whose pathwise gradient
+            would be zero or partial (a discrete one, a mixture). The message says what to use.
+            ``jax.lax.stop_gradient(d)`` asks for draws without gradients.
+
+    Example:
+        >>> import jax, numpyro.distributions as dist
+        >>> import funcvi as fv
+        >>> fv.sample({"a": dist.Normal(0.0, 1.0)}, jax.random.key(0), (4,))["a"].shape
+        (4,)
+    """
+    sample_shape = tuple(sample_shape)
+    if hasattr(d, "draw"):
+        return d.draw(key, sample_shape)
+    if is_joint(d):
+        items = dict(d) if isinstance(d, Mapping) else dict(enumerate(d))
+        keys = jax.random.split(key, len(items))
+        drawn = {
+            k: sample(m, s, sample_shape) for (k, m), s in zip(items.items(), keys, strict=True)
+        }
+        if isinstance(d, Mapping):
+            return drawn
+        return type(d)(*drawn.values()) if hasattr(d, "_fields") else type(d)(drawn.values())
+    if not isinstance(d, dist.Distribution):
+        raise TypeError(
+            f"expected a distribution, a joint or a posterior, got {type(d).__name__}: "
+            "call the family on its params first."
+        )
+    drawn = raw_sample(d, key, sample_shape)
+    obstacle = pathwise_obstacle(d)
+    if obstacle is None:
+        return drawn
+    return _without_gradient(obstacle, drawn, jax.tree.leaves(d))
+
+
+def raw_sample(d: dist.Distribution, key: Key, sample_shape: tuple[int, ...]) -> jax.Array:
+    """The draws as numpyro makes them, with whatever gradient they carry."""
+    if isinstance(d, dist.TruncatedPolyaGamma) and sample_shape and d.batch_shape:
+        # numpyro 0.22 returns the batch axes before the sample axes.
+        drawn = dist.TruncatedPolyaGamma().sample(key, sample_shape + d.batch_shape)
+        return jnp.asarray(drawn)
+    return jnp.asarray(d.sample(key, sample_shape))
+
+
+def _without_gradient(obstacle: str, drawn: jax.Array, leaves: list[Any]) -> jax.Array:
+    """``drawn``, refusing to be differentiated with respect to any of ``leaves``."""
+
+    @jax.custom_jvp
+    def refuse(drawn: Any, leaves: Any) -> Any:
+        return drawn
+
+    def rule(primals: Any, tangents: Any) -> Any:
+        if any(not isinstance(t, SymbolicZero) for t in jax.tree.leaves(tangents[1])):
+            raise TypeError(
+                f"no right pathwise gradient: {obstacle}. Put it in fv.kl or fv.negative_elbo, which "
+                "enumerate or use the score function;\n"
+                "or draw from jax.lax.stop_gradient(distribution) for values alone."
+            )
+        return primals[0], jnp.zeros_like(primals[0])
+
+    refuse.defjvp(rule, symbolic_zeros=True)
+    return refuse(jax.lax.stop_gradient(drawn), leaves)

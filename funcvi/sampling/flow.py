@@ -1,0 +1,139 @@
+"""Which gradients the draws of a distribution carry: the facts behind the choice of estimator.
+
+numpyro's ``has_rsample`` is wrong in both directions: Levy and the Wishart family have right
+pathwise gradients and deny it; a mixture's draws depend on its components' parameters and not on
+its weights, silently. So this asks the type, and a test compares every entry of the catalogue with
+a score-function estimate.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpyro.distributions as dist
+from numpyro.distributions import constraints
+from numpyro.distributions.mixtures import _MixtureBase
+
+from funcvi.families.nodes import is_joint
+
+__all__ = ["members", "pathwise_obstacle", "score_obstacle", "support_of"]
+
+_WRAPPERS = (
+    dist.Independent,
+    dist.ExpandedDistribution,
+    dist.MaskedDistribution,
+    dist.TransformedDistribution,  # and FoldedDistribution
+)
+_REJECTION = (dist.VonMises, dist.SineBivariateVonMises, dist.SineSkewed)
+_TRUNCATED_GAMMA = (dist.LeftTruncatedGamma, dist.RightTruncatedGamma, dist.TwoSidedTruncatedGamma)
+_GATED = (dist.HurdleProbs, dist.HurdleLogits, dist.ZeroInflatedProbs, dist.ZeroInflatedLogits)
+_CENSORED = (
+    dist.LeftCensoredDistribution,
+    dist.RightCensoredDistribution,
+    dist.IntervalCensoredDistribution,
+)
+# Right pathwise gradients although numpyro's flag says no.
+_MODEST = (
+    dist.Levy,
+    dist.Wishart,
+    dist.WishartCholesky,
+    dist.InverseWishart,
+    dist.InverseWishartCholesky,
+    dist.EulerMaruyama,
+    dist.Delta,
+    dist.TruncatedPolyaGamma,
+)
+
+
+def members(joint: Any) -> list[Any]:
+    """The distributions of a joint, in its own order; a single distribution is a joint of one."""
+    if isinstance(joint, dist.Distribution):
+        return [joint]
+    values = joint.values() if isinstance(joint, Mapping) else joint
+    return [d for value in values for d in members(value)]
+
+
+def pathwise_obstacle(d: Any) -> str | None:
+    """Why the pathwise gradient of a draw would be zero, partial or missing; None if it is right.
+
+    Args:
+        d: a distribution or a joint of them.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import numpyro.distributions as dist
+        >>> pathwise_obstacle(dist.Gamma(2.0, 1.0)) is None
+        True
+        >>> pathwise_obstacle(dist.Poisson(2.0))
+        'Poisson is discrete'
+    """
+    if is_joint(d):
+        return next((o for m in members(d) if (o := pathwise_obstacle(m))), None)
+    name = type(d).__name__
+    if isinstance(d, _CENSORED):
+        return f"draws of {name} do not follow its log_prob, which is a likelihood"
+    if isinstance(d, dist.ImproperUniform):
+        return "ImproperUniform cannot be sampled"
+    if isinstance(d, dist.Unit):
+        return "Unit is a factor, not a distribution"
+    if isinstance(d, _MODEST):
+        return None
+    if isinstance(d, _WRAPPERS):
+        return pathwise_obstacle(d.base_dist)
+    if isinstance(d, _MixtureBase):
+        return f"{name} picks a component at random, so its weights get no gradient"
+    if isinstance(d, _GATED):
+        return f"{name} opens its gate at random, so the gate gets no gradient"
+    if d.is_discrete:
+        return f"{name} is discrete"
+    if isinstance(d, _REJECTION):
+        return f"{name} is drawn by rejection, without a derivative"
+    if isinstance(d, dist.GaussianCopula):
+        return pathwise_obstacle(d.marginal_dist)
+    if type(d).__module__.startswith("numpyro.distributions"):
+        return None
+    return None if d.has_rsample else f"{name}.has_rsample is False"
+
+
+def score_obstacle(d: Any) -> str | None:
+    """Why a score-function gradient would be biased or undefined; None if it is right.
+
+    The identity behind it moves a derivative inside an integral, so the support must stand still
+    and the density must be that of the draws.
+    """
+    if is_joint(d):
+        return next((o for m in members(d) if (o := score_obstacle(m))), None)
+    name = type(d).__name__
+    if isinstance(d, _CENSORED):
+        return f"draws of {name} do not follow its log_prob, which is a likelihood"
+    if isinstance(d, (dist.ImproperUniform, dist.Unit, dist.Delta)):
+        return f"{name} has no normalised density"
+    if _moves(d):
+        return f"the support of {name} moves with its parameters"
+    if isinstance(d, dist.FoldedDistribution):
+        return score_obstacle(d.base_dist)
+    if isinstance(d, _WRAPPERS):
+        if isinstance(d, dist.TransformedDistribution) and _is_traced(d.transforms):
+            # A learned transform is fine for the density, which follows it, unless it moves the
+            # support; supports on the whole real line cannot move.
+            pass
+        return score_obstacle(d.base_dist)
+    return None
+
+
+def _moves(d: dist.Distribution) -> bool:
+    bounds = support_of(d)
+    edges = [getattr(bounds, b, None) for b in ("lower_bound", "upper_bound")]
+    return _is_traced(edges)
+
+
+def _is_traced(tree: Any) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def support_of(d: dist.Distribution) -> Any:
+    """The support with the wrapping into events taken off."""
+    support = d.support
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support
