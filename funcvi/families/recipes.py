@@ -7,6 +7,7 @@ names of numpyro that are functions get recipes of the classes that they return.
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import jax.numpy as jnp
