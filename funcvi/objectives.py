@@ -13,6 +13,7 @@ from funcvi import estimators as est
 from funcvi._types import Joint, Key
 from funcvi.compare import check_pair
 from funcvi.families.nodes import is_joint
+from funcvi.sampling.draw import unvalidated
 from funcvi.sampling.flow import pathwise_obstacle, score_obstacle
 
 __all__ = ["kl"]
@@ -78,7 +79,7 @@ def _kl(
                 "call the family on its params first."
             )
     check_pair(q, p, label)
-    return _pair_kl(q, p, key, num_samples, estimator, label)
+    return _pair_kl(unvalidated(q), unvalidated(p), key, num_samples, estimator, label)
 
 
 def _joint_kl(

@@ -1,5 +1,6 @@
 """``sample``: one call for a distribution, a joint, or a posterior."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from funcvi._types import Joint, Key
 from funcvi.families.nodes import is_joint
 from funcvi.sampling.flow import pathwise_obstacle
 
-__all__ = ["raw_sample", "sample"]
+__all__ = ["raw_sample", "sample", "unvalidated"]
 
 
 def sample(d: Joint, key: Key, sample_shape: tuple[int, ...] = ()) -> Any:
@@ -69,6 +70,21 @@ def raw_sample(d: dist.Distribution, key: Key, sample_shape: tuple[int, ...]) ->
         drawn = dist.TruncatedPolyaGamma().sample(key, sample_shape + d.batch_shape)
         return jnp.asarray(drawn)
     return jnp.asarray(d.sample(key, sample_shape))
+
+
+def unvalidated(d: Any) -> Any:
+    """The same distribution with numpyro's checks of values off, all the way down.
+
+    Its own draws need none, and inside jit they cost tracing time and cannot raise.
+    """
+    if isinstance(d, list):
+        return [unvalidated(x) for x in d]
+    if not isinstance(d, dist.Distribution):
+        return d
+    copied = copy.copy(d)
+    copied.__dict__.update({name: unvalidated(x) for name, x in d.__dict__.items()})
+    copied._validate_args = False
+    return copied
 
 
 def _without_gradient(obstacle: str, drawn: jax.Array, leaves: list[Any]) -> jax.Array:

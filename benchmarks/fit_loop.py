@@ -1,0 +1,224 @@
+"""The loop people write: fit a Normal to a Normal by Monte Carlo KL, timed against its alternatives.
+
+One process runs every side in turn, several times; the table gives medians and their ratios. A first
+call is made after ``jax.clear_caches()``, so it includes tracing and compiling. Usage:
+
+    python benchmarks/fit_loop.py [--steps 5000] [--samples 1000] [--runs 7] [--output FILE]
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+import optax
+from jax.scipy.stats import norm
+from numpyro.infer import SVI, Trace_ELBO
+
+import funcvi as fv
+
+TARGET = dist.Normal(5.0, 5.0)
+KEY = jax.random.key(0)
+
+
+def funcvi_side(steps: int, samples: int, progress: bool) -> Callable[[], object]:
+    params, q = fv.unconstrain(dist.Normal(0.0, 1.0))
+
+    def loss(params, key):
+        return fv.kl(q(params), TARGET, key=key, num_samples=samples, estimator="pathwise")
+
+    def run():
+        with contextlib.redirect_stderr(io.StringIO()):  # the bar is drawn, but not on this terminal
+            fit = fv.fit(
+                loss, params, optax.adam(1e-2), key=KEY, num_steps=steps, progress=progress
+            )
+        return fit.params
+
+    return run
+
+
+def handwritten_side(steps: int, samples: int) -> Callable[[], object]:
+    optimizer = optax.adam(1e-2)
+
+    def loss(params, key):
+        scale = jnp.exp(params["log_scale"])
+        x = params["loc"] + scale * jax.random.normal(key, (samples,))
+        return jnp.mean(norm.logpdf(x, params["loc"], scale) - norm.logpdf(x, 5.0, 5.0))
+
+    @jax.jit
+    def train(params, state, key):
+        def step(carry, key):
+            params, state = carry
+            value, gradient = jax.value_and_grad(loss)(params, key)
+            updates, state = optimizer.update(gradient, state, params)
+            return (optax.apply_updates(params, updates), state), value
+
+        return jax.lax.scan(step, (params, state), jax.random.split(key, steps))
+
+    def run():
+        params = {"loc": jnp.zeros(()), "log_scale": jnp.zeros(())}
+        (params, _), _ = jax.block_until_ready(train(params, optimizer.init(params), KEY))
+        return {"loc": params["loc"], "scale": params["log_scale"]}
+
+    return run
+
+
+def numpyro_side(steps: int, samples: int) -> Callable[[], object]:
+    def model():
+        numpyro.sample("x", TARGET)
+
+    def guide():
+        loc = numpyro.param("loc", jnp.zeros(()))
+        scale = numpyro.param("scale", jnp.ones(()), constraint=dist.constraints.positive)
+        numpyro.sample("x", dist.Normal(loc, scale))
+
+    svi = SVI(model, guide, optax.adam(1e-2), Trace_ELBO(num_particles=samples))
+
+    def run():
+        params = svi.run(KEY, steps, progress_bar=False).params
+        return {"loc": params["loc"], "scale": jnp.log(params["scale"])}
+
+    return run
+
+
+def torch_side(steps: int, samples: int) -> Callable[[], object] | None:
+    try:
+        import torch
+    except ImportError:
+        return None
+
+    def run():
+        torch.manual_seed(0)
+        loc = torch.zeros((), requires_grad=True)
+        log_scale = torch.zeros((), requires_grad=True)
+        target = torch.distributions.Normal(5.0, 5.0)
+        optimizer = torch.optim.Adam([loc, log_scale], lr=1e-2)
+        for _ in range(steps):
+            q = torch.distributions.Normal(loc, log_scale.exp())
+            x = q.rsample((samples,))
+            loss = (q.log_prob(x) - target.log_prob(x)).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return {"loc": loc.item(), "scale": log_scale.item()}
+
+    return run
+
+
+def seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    result = run()
+    elapsed = time.perf_counter() - start
+    found = [float(result["loc"]), float(jnp.exp(result["scale"]))]
+    if not all(abs(x - 5.0) < 0.5 for x in found):
+        raise AssertionError(f"this side did not fit the target: {found}")
+    return elapsed
+
+
+def measure(steps: int, samples: int, runs: int) -> dict[str, tuple[list[float], list[float]]]:
+    sides = {
+        "fv.fit": funcvi_side(steps, samples, progress=False),
+        "fv.fit with progress bar": funcvi_side(steps, samples, progress=True),
+        "hand-written jitted scan": handwritten_side(steps, samples),
+        "numpyro SVI": numpyro_side(steps, samples),
+        "torch eager": torch_side(steps, samples),
+    }
+    times = {name: ([], []) for name, run in sides.items() if run is not None}
+    for _ in range(runs):
+        for name, (first, second) in times.items():
+            jax.clear_caches()
+            first.append(seconds(sides[name]))
+            second.append(seconds(sides[name]))
+            if name.startswith(("fv", "hand")):  # short: an average of several is steadier
+                second[-1] = statistics.median([second[-1], *(seconds(sides[name]) for _ in "123")])
+    return times
+
+
+def table(times: dict[str, tuple[list[float], list[float]]]) -> list[str]:
+    medians = {n: tuple(map(statistics.median, t)) for n, t in times.items()}
+    first, second = medians["fv.fit"]
+    rows = [
+        "| side | first call, s | second call, s | first / fv.fit | second / fv.fit |",
+        "|---|---|---|---|---|",
+    ]
+    for name, (a, b) in medians.items():
+        rows.append(f"| {name} | {a:.3f} | {b:.3f} | {a / first:.2f} | {b / second:.2f} |")
+    return rows
+
+
+def targets(times: dict[str, tuple[list[float], list[float]]]) -> list[str]:
+    medians = {n: tuple(map(statistics.median, t)) for n, t in times.items()}
+    ours, hand = medians["fv.fit"], medians["hand-written jitted scan"]
+    bar, svi = medians["fv.fit with progress bar"], medians["numpyro SVI"]
+    lines = [
+        ("fv.fit / hand-written scan, warm", ours[1] / hand[1], "at most 1.1"),
+        ("fv.fit / hand-written scan, first call", ours[0] / hand[0], "at most 1.3"),
+        ("progress bar / none, warm", bar[1] / ours[1], "at most 1.05"),
+        ("numpyro SVI / fv.fit, first call", svi[0] / ours[0], "at least 1.5"),
+        ("numpyro SVI / fv.fit, second call", svi[1] / ours[1], "at least 8"),
+    ]
+    if "torch eager" in medians:
+        lines.append(("torch eager / fv.fit, warm", medians["torch eager"][1] / ours[1], "at least 10"))
+    met = {
+        "at most": lambda value, bound: value <= bound,
+        "at least": lambda value, bound: value >= bound,
+    }
+    rows = ["| ratio | measured | target | met |", "|---|---|---|---|"]
+    for name, value, target in lines:
+        words, bound = target.rsplit(" ", 1)
+        rows.append(
+            f"| {name} | {value:.2f} | {target} | {'yes' if met[words](value, float(bound)) else 'NO'} |"
+        )
+    return rows
+
+
+def versions() -> str:
+    found = []
+    for package in ("funcvi", "jax", "jaxlib", "numpyro", "optax", "torch"):
+        with contextlib.suppress(PackageNotFoundError):
+            found.append(f"{package} {version(package)}")
+    device = jax.devices()[0]
+    return (
+        f"{', '.join(found)}; Python {platform.python_version()}; {platform.machine()}, "
+        f"{os.cpu_count()} cores; JAX on {device.platform} ({device.device_kind})"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--output", help="also write the table to this file")
+    options = parser.parse_args()
+    times = measure(options.steps, options.samples, options.runs)
+    lines = [
+        "# Fitting Normal to Normal(5, 5) by Monte Carlo KL",
+        "",
+        f"{options.steps} Adam steps, {options.samples} draws a step, median of {options.runs} runs, "
+        "all sides in turn in one process.",
+        "",
+        *table(times),
+        "",
+        *targets(times),
+        "",
+        versions(),
+    ]
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if options.output:
+        with open(options.output, "w") as file:
+            file.write(text)
+
+
+if __name__ == "__main__":
+    main()
