@@ -37,7 +37,9 @@ def funcvi_side(steps: int, samples: int, progress: bool) -> Callable[[], object
         return fv.kl(q(params), TARGET, key=key, num_samples=samples, estimator="pathwise")
 
     def run():
-        with contextlib.redirect_stderr(io.StringIO()):  # the bar is drawn, but not on this terminal
+        with contextlib.redirect_stderr(
+            io.StringIO()
+        ):  # the bar is drawn, but not on this terminal
             fit = fv.fit(
                 loss, params, optax.adam(1e-2), key=KEY, num_steps=steps, progress=progress
             )
@@ -167,7 +169,9 @@ def targets(times: dict[str, tuple[list[float], list[float]]]) -> list[str]:
         ("numpyro SVI / fv.fit, second call", svi[1] / ours[1], "at least 8"),
     ]
     if "torch eager" in medians:
-        lines.append(("torch eager / fv.fit, warm", medians["torch eager"][1] / ours[1], "at least 10"))
+        lines.append(
+            ("torch eager / fv.fit, warm", medians["torch eager"][1] / ours[1], "at least 10")
+        )
     met = {
         "at most": lambda value, bound: value <= bound,
         "at least": lambda value, bound: value >= bound,

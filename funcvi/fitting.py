@@ -256,19 +256,15 @@ def _checked_params(params: Params) -> Params:
             )
         if not np.isfinite(np.asarray(leaf, np.float64)).all():
             raise ValueError(f"params{name} is not finite: give finite initial values.")
-    strong = [
-        np.dtype(jax.dtypes.canonicalize_dtype(np.result_type(leaf)))
-        if not hasattr(leaf, "dtype")
-        else jax.dtypes.canonicalize_dtype(leaf.dtype)
-        for _, leaf in leaves
-    ]
-    flat, treedef = jax.tree.flatten(params)
-    return treedef.unflatten(
-        [
-            jax.device_put(np.asarray(x, d)) if not isinstance(x, jax.Array) else x
-            for x, d in zip(flat, strong, strict=True)
-        ]
-    )
+    return jax.tree.map(_strong, params)
+
+
+def _strong(leaf: Any) -> jax.Array:
+    """An array of a definite dtype: a weak one would make the next call another program."""
+    if isinstance(leaf, jax.Array) and not leaf.weak_type:
+        return leaf
+    dtype = jax.dtypes.canonicalize_dtype(np.asarray(leaf).dtype)
+    return jax.device_put(np.asarray(leaf, dtype))
 
 
 def _check_call(

@@ -131,9 +131,9 @@ def check_gradients(
     if num_evaluations < 30:
         raise ValueError(f"num_evaluations must be at least 30, got {num_evaluations}.")
     direction_key, key = jax.random.split(key)
-    names, owner, directions = _directions(params, direction_key)
-    if not names:
+    if not jax.tree.leaves(params):
         raise ValueError("params is an empty pytree: there is no gradient to check.")
+    names, owner, directions = _directions(params, direction_key)
     flat, unravel = ravel_pytree(params)
     keys = jax.random.split(key, num_evaluations)
 
@@ -146,11 +146,23 @@ def check_gradients(
         wide, narrow = (_differences(value, flat, directions, key, h) for h in (_STEP, _STEP / 2))
         return slopes(flat, key), wide, narrow, value(flat, key)
 
-    found = [np.asarray(x, np.float64) for x in jax.jit(lambda ks: jax.lax.map(one, ks))(keys)]
+    gradient, wide, narrow, values = (
+        np.asarray(x, np.float64) for x in jax.jit(lambda ks: jax.lax.map(one, ks))(keys)
+    )
     score, said = _score_slopes(value, flat, directions, keys)
     return GradientCheck(
         tuple(
-            _row(name, owner == i, *found, score, threshold, jnp.finfo(flat.dtype).eps)
+            _row(
+                name,
+                owner == i,
+                gradient,
+                wide,
+                narrow,
+                values,
+                score,
+                threshold,
+                jnp.finfo(flat.dtype).eps,
+            )
             for i, name in enumerate(names)
         ),
         num_evaluations,
@@ -176,8 +188,8 @@ def _directions(params: Params, key: Key) -> tuple[list[str], np.ndarray, Array]
         rows.append(block)
         owner += [i] * len(local)
         start += size
-    dtype = jnp.result_type(*(leaf for _, leaf in leaves)) if leaves else None
-    return names, np.array(owner), jnp.asarray(np.concatenate(rows), dtype) if rows else None
+    dtype = jnp.result_type(*(leaf for _, leaf in leaves))
+    return names, np.array(owner), jnp.asarray(np.concatenate(rows), dtype)
 
 
 def _along(value: Callable[..., Array], directions: Array) -> Callable[..., Array]:

@@ -80,11 +80,12 @@ class Guide:
         leaves, treedef = jax.tree.flatten({n: jnp.zeros(s) for n, s in self.target.shapes.items()})
         for attempt, width in enumerate(widths):
             keys = jax.random.split(jax.random.fold_in(key, attempt), len(leaves))
-            z = treedef.unflatten(
+            z = jax.tree.unflatten(
+                treedef,
                 [
                     width * jax.random.normal(k, x.shape, x.dtype)
                     for k, x in zip(keys, leaves, strict=True)
-                ]
+                ],
             )
             value, slope = density(z)
             if all(bool(jnp.isfinite(x).all()) for x in (value, *jax.tree.leaves(slope))):

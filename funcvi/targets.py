@@ -172,7 +172,8 @@ class _Unconstrain(Messenger):
 
     def __init__(self, fn: Any, names: Mapping[str, Any]) -> None:
         super().__init__(fn)
-        self.names, self.z = names, {}
+        self.names = names
+        self.z: Sites = {}
 
     def postprocess_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] == "sample" and msg["name"] in self.names:

@@ -1,7 +1,6 @@
 """``sample``: one call for a distribution, a joint, or a posterior."""
 
 import copy
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,7 +9,7 @@ import numpyro.distributions as dist
 from jax.custom_derivatives import SymbolicZero
 
 from funcvi._types import Joint, Key
-from funcvi.families.nodes import is_joint
+from funcvi.joints import is_joint, joint_like, members_of
 from funcvi.sampling.flow import pathwise_obstacle
 
 __all__ = ["raw_sample", "sample", "unvalidated"]
@@ -43,14 +42,13 @@ def sample(d: Joint, key: Key, sample_shape: tuple[int, ...] = ()) -> Any:
     if hasattr(d, "draw"):
         return d.draw(key, sample_shape)
     if is_joint(d):
-        items = dict(d) if isinstance(d, Mapping) else dict(enumerate(d))
-        keys = jax.random.split(key, len(items))
-        drawn = {
-            k: sample(m, s, sample_shape) for (k, m), s in zip(items.items(), keys, strict=True)
+        members = members_of(d)
+        keys = jax.random.split(key, len(members))
+        each = {
+            name: sample(member, k, sample_shape)
+            for (name, member), k in zip(members.items(), keys, strict=True)
         }
-        if isinstance(d, Mapping):
-            return drawn
-        return type(d)(*drawn.values()) if hasattr(d, "_fields") else type(d)(drawn.values())
+        return joint_like(type(d), each)
     if not isinstance(d, dist.Distribution):
         raise TypeError(
             f"expected a distribution, a joint or a posterior, got {type(d).__name__}: "

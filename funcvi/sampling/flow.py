@@ -6,7 +6,6 @@ its weights, silently. So this asks the type, and a test compares every entry of
 a score-function estimate.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,7 +13,7 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 from numpyro.distributions.mixtures import _MixtureBase
 
-from funcvi.families.nodes import is_joint
+from funcvi.joints import is_joint, members_of
 
 __all__ = ["members", "pathwise_obstacle", "score_obstacle", "support_of"]
 
@@ -49,8 +48,7 @@ def members(joint: Any) -> list[Any]:
     """The distributions of a joint, in its own order; a single distribution is a joint of one."""
     if isinstance(joint, dist.Distribution):
         return [joint]
-    values = joint.values() if isinstance(joint, Mapping) else joint
-    return [d for value in values for d in members(value)]
+    return [d for member in members_of(joint).values() for d in members(member)]
 
 
 def pathwise_obstacle(d: Any) -> str | None:
