@@ -1,8 +1,8 @@
 """Fit: minimise a stochastic loss with any optax optimiser, in one compiled loop.
 
 Knows nothing of distributions: the caller's closure joins a family, an objective and data.
-``init`` and ``advance`` are pure and compiled; ``fit`` drives them from the host, a chunk at a time,
-so that the same program serves any number of steps, a progress bar and a continuation.
+``init`` and ``advance`` are pure and compiled; ``fit`` drives them from the host, a chunk of steps
+at a time, so that one program serves any number of steps, a progress bar and a continuation.
 """
 
 import inspect
@@ -45,7 +45,7 @@ class Fit:
 
     Attributes:
         params: the fitted params; after a divergence, the last at which the loss was finite.
-        losses: array (steps,), one value for each step taken; NaN or infinite where one was skipped.
+        losses: array (steps,), one value for each step taken, the skipped ones included.
         status: ``status.name`` is "converged", "out of budget" or "diverged"; prints the reason and
             what to do.
         num_skipped: how many steps were skipped because of a non-finite loss or gradient.
@@ -77,10 +77,10 @@ def fit(
     """Minimise ``E[loss(params, key, *args)]`` over params.
 
     Step ``i`` draws with ``jax.random.fold_in(key, i)``, counted from the very first step: fitting
-    1,000 steps and continuing for 1,000 with the same key is fitting 2,000. A step with a non-finite
-    loss or gradient leaves the params and the optimiser as they were; ``patience`` of them in a row
-    end the fit. A second call with the same loss, an equal optimiser and the same shapes does not
-    compile again, whatever ``num_steps`` is.
+    1,000 steps and continuing for 1,000 with the same key is fitting 2,000. A step with a
+    non-finite loss or gradient leaves the params and the optimiser as they were; ``patience`` of
+    them in a row end the fit. A second call with the same loss, an equal optimiser and the same
+    shapes does not compile again, whatever ``num_steps`` is.
 
     Args:
         loss: ``loss(params, key, *args) -> scalar``, traceable by JAX. What it refers to by closure
@@ -114,7 +114,7 @@ def fit(
     optimizer = same_optimizer(optimizer)
     before = np.zeros(0)
     if isinstance(params, Fit):
-        state, before = _resumed(params), params.losses
+        state, before = _resumed(params, optimizer), params.losses
     else:
         state = init(_checked_params(params), optimizer)
     chunks, done = [], 0
@@ -181,7 +181,7 @@ def step(
     loss: Loss, optimizer: optax.GradientTransformation, args: tuple[Any, ...] = ()
 ) -> Callable[[State, Key], tuple[State, jax.Array]]:
     """One pure step: ``(state, key) -> (state, loss)``."""
-    update = optax.with_extra_args_support(optimizer).update
+    update = _accepting(optimizer.update)
 
     def take(state: State, key: Key) -> tuple[State, jax.Array]:
         def value_fn(params: Params) -> jax.Array:
@@ -201,7 +201,7 @@ def step(
         good = evaluated & _all_finite(params)
 
         def keep(new: Any, old: Any, when: jax.Array = good) -> Any:
-            # lax, not jnp: this is traced for every fit, and jnp.where is ten times slower to trace.
+            # lax, not jnp: traced for every fit, and jnp.where takes ten times as long to trace.
             return jax.tree.map(lambda a, b: lax.select(when, a, b), new, old)
 
         skipped = (~good).astype(jnp.int32)
@@ -216,6 +216,14 @@ def step(
         return after, value
 
     return take
+
+
+def _accepting(update: Callable[..., Any]) -> Callable[..., Any]:
+    """An optimiser's update, given those extra arguments that it takes."""
+    parameters = inspect.signature(update).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return update
+    return lambda *args, **extra: update(*args, **{n: extra[n] for n in extra if n in parameters})
 
 
 def _all_finite(tree: Any) -> jax.Array:
@@ -238,7 +246,13 @@ def _scalar(value: Any) -> jax.Array:
     return value
 
 
-def _resumed(result: Fit) -> State:
+def _resumed(result: Fit, optimizer: Any) -> State:
+    expected = init.eval_shape(result.params, optimizer).optimizer_state
+    if jax.tree.structure(expected) != jax.tree.structure(result.state.optimizer_state):
+        raise ValueError(
+            "this fit was made with another optimizer, whose state does not suit this one: continue "
+            "with the same, or start anew from fit.params."
+        )
     return result.state._replace(run=jnp.zeros((), jnp.int32))
 
 
@@ -247,7 +261,12 @@ def _checked_params(params: Params) -> Params:
     if not leaves:
         raise ValueError("params is an empty pytree: there is nothing to fit.")
     for path, leaf in leaves:
-        name = jax.tree_util.keystr(path) or "params"
+        name = jax.tree_util.keystr(path)
+        if isinstance(leaf, jax.core.Tracer):
+            raise TypeError(
+                f"params{name} is traced: fv.fit drives a compiled loop from Python, so call it "
+                "outside jit, grad and vmap."
+            )
         dtype = getattr(leaf, "dtype", None) or np.asarray(leaf).dtype
         if not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -146,28 +146,28 @@ def check_gradients(
         wide, narrow = (_differences(value, flat, directions, key, h) for h in (_STEP, _STEP / 2))
         return slopes(flat, key), wide, narrow, value(flat, key)
 
-    gradient, wide, narrow, values = (
-        np.asarray(x, np.float64) for x in jax.jit(lambda ks: jax.lax.map(one, ks))(keys)
-    )
+    found = jax.jit(lambda ks: jax.lax.map(one, ks))(keys)
     score, said = _score_slopes(value, flat, directions, keys)
-    return GradientCheck(
-        tuple(
-            _row(
-                name,
-                owner == i,
-                gradient,
-                wide,
-                narrow,
-                values,
-                score,
-                threshold,
-                jnp.finfo(flat.dtype).eps,
-            )
-            for i, name in enumerate(names)
-        ),
-        num_evaluations,
-        said,
-    )
+    evaluations = _Evaluations(*(np.asarray(x, np.float64) for x in found), score)
+    eps = float(jnp.finfo(flat.dtype).eps)
+    rows = [_row(n, evaluations.of(owner == i), threshold, eps) for i, n in enumerate(names)]
+    return GradientCheck(tuple(rows), num_evaluations, said)
+
+
+class _Evaluations(NamedTuple):
+    """Slopes along each direction (evaluations, directions), and losses (evaluations,)."""
+
+    gradient: np.ndarray
+    wide: np.ndarray
+    narrow: np.ndarray
+    values: np.ndarray
+    score: np.ndarray | None
+
+    def of(self, mine: np.ndarray) -> "_Evaluations":
+        """Those along some of the directions."""
+        score = None if self.score is None else self.score[:, mine]
+        slopes = (x[:, mine] for x in (self.gradient, self.wide, self.narrow))
+        return _Evaluations(*slopes, self.values, score)
 
 
 def _directions(params: Params, key: Key) -> tuple[list[str], np.ndarray, Array]:
@@ -220,18 +220,8 @@ def _score_slopes(
     return np.asarray(found, np.float64), "compared"
 
 
-def _row(
-    name: str,
-    mine: np.ndarray,
-    gradient: np.ndarray,
-    wide: np.ndarray,
-    narrow: np.ndarray,
-    values: np.ndarray,
-    score: np.ndarray | None,
-    threshold: float,
-    eps: float,
-) -> GradientRow:
-    gradient, wide, narrow = gradient[:, mine], wide[:, mine], narrow[:, mine]
+def _row(name: str, found: _Evaluations, threshold: float, eps: float) -> GradientRow:
+    gradient, wide, narrow, values, score = found
     n = len(gradient)
     difference = gradient - (4 * narrow - wide) / 3
     bias = difference.mean(0)
@@ -243,7 +233,6 @@ def _row(
     worst = int(np.nanargmax(np.abs(z))) if np.isfinite(z).any() else 0
     score_z, score_variance = float("nan"), float("nan")
     if score is not None:
-        score = score[:, mine]
         spread = np.sqrt((gradient.var(0, ddof=1) + score.var(0, ddof=1)) / n + rounding**2)
         each = (gradient.mean(0) - score.mean(0)) / spread
         score_z = float(each[int(np.nanargmax(np.abs(each)))])

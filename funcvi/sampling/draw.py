@@ -95,8 +95,8 @@ def _without_gradient(obstacle: str, drawn: jax.Array, leaves: list[Any]) -> jax
     def rule(primals: Any, tangents: Any) -> Any:
         if any(not isinstance(t, SymbolicZero) for t in jax.tree.leaves(tangents[1])):
             raise TypeError(
-                f"no right pathwise gradient: {obstacle}. Put it in fv.kl or fv.negative_elbo, which "
-                "enumerate or use the score function;\n"
+                f"no right pathwise gradient: {obstacle}.\nPut it in fv.kl or fv.negative_elbo, "
+                "which enumerate or use the score function;\n"
                 "or draw from jax.lax.stop_gradient(distribution) for values alone."
             )
         return primals[0], jnp.zeros_like(primals[0])
