@@ -16,10 +16,13 @@ _CURVED = (
     type(constraints.simplex),
     type(constraints.corr_cholesky),
     type(constraints.corr_matrix),
+    type(constraints.lower_cholesky),
     type(constraints.positive_definite),
     type(constraints.sphere),
     constraints.zero_sum,
 )
+_ORDERED = (type(constraints.ordered_vector), type(constraints.positive_ordered_vector))
+_GATED = (dist.HurdleProbs, dist.HurdleLogits, dist.ZeroInflatedProbs, dist.ZeroInflatedLogits)
 
 
 def check_pair(q: Any, p: Any, label: str) -> None:
@@ -48,6 +51,11 @@ def check_pair(q: Any, p: Any, label: str) -> None:
             f"{names[1]} only {constraint_name(support_of(p))}.\n"
             "Choose a q whose support lies inside p's."
         )
+    if _has_atom(q) and not _has_atom(p):
+        raise ValueError(
+            f"KL(q || p) is infinite: {names[0]} gives zero a probability, {names[1]} has a density "
+            "there. Choose two hurdles, or none."
+        )
 
 
 def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -61,9 +69,13 @@ def _outside(q: Any, p: Any) -> bool:
     """Known to reach outside; False where it cannot be told (bounds that are traced)."""
     if type(q) is type(p) and not _bounds(q):
         return False
+    if isinstance(p, _ORDERED):
+        return isinstance(q, type(constraints.real)) or _bounds(q) is not None
     ours, theirs = _bounds(q), _bounds(p)
     if ours is None or theirs is None:
         curved = isinstance(q, _CURVED), isinstance(p, _CURVED)
+        if all(curved):
+            return True
         return curved[0] != curved[1] and (ours is not None or theirs is not None)
     if any(isinstance(b, jax.core.Tracer) for b in (*ours, *theirs)):
         return False
@@ -73,8 +85,17 @@ def _outside(q: Any, p: Any) -> bool:
 def _bounds(support: Any) -> tuple[Any, Any] | None:
     if isinstance(support, type(constraints.real)):
         return -np.inf, np.inf
+    if isinstance(support, type(constraints.boolean)):
+        return 0, 1
     low = getattr(support, "lower_bound", None)
     high = getattr(support, "upper_bound", None)
     if low is None and high is None:
         return None
     return (-np.inf if low is None else low), (np.inf if high is None else high)
+
+
+def _has_atom(d: Any) -> bool:
+    """A hurdle (or zero inflation) over a continuous distribution: part mass, part density."""
+    while hasattr(d, "base_dist") and not isinstance(d, _GATED):
+        d = d.base_dist
+    return isinstance(d, _GATED) and not d.base_dist.is_discrete

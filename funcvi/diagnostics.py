@@ -125,16 +125,19 @@ def pareto_k_hat(log_ratios: np.ndarray) -> float:
         log_ratios: array (draws,), finite.
 
     Returns:
-        k-hat; -inf where the tail is constant.
+        k-hat; -inf where the ratios are constant; inf where fewer than five stand out from the
+        rest, so that those few carry all the weight.
     """
     n = len(log_ratios)
     tail_size = int(np.ceil(min(0.2 * n, 3 * np.sqrt(n))))
     ordered = np.sort(log_ratios - log_ratios.max())
     cutoff = max(np.exp(ordered[-tail_size - 1]), np.finfo(np.float64).tiny)
     excess = np.exp(ordered[-tail_size:]) - cutoff
-    excess = excess[excess > 1e-10 * max(excess[-1], np.finfo(np.float64).tiny)]
-    if len(excess) < 5 or excess[-1] <= 10 * np.finfo(np.float64).eps:
+    if excess[-1] <= 10 * np.finfo(np.float64).eps:
         return float("-inf")
+    excess = excess[excess > 0]
+    if len(excess) < 5:
+        return float("inf")
     k, count = _pareto_shape(excess), len(excess)
     return float((count * k + 10 * 0.5) / (count + 10))
 

@@ -65,7 +65,7 @@ def negative_elbo(
         )
     if estimator is not None and estimator not in _ALLOWED:
         raise ValueError(f"estimator must be one of {', '.join(_ALLOWED)}; got {estimator!r}.")
-    if not isinstance(num_samples, int) or num_samples < 1:
+    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
         raise ValueError(f"num_samples must be a positive integer, got {num_samples!r}.")
 
     def loss(params: Params, key: Key) -> Array:
@@ -88,7 +88,8 @@ def _divergence(
 
     if len(base) == 1 and estimator in (None, "enumeration"):
         ((name, q),) = base.items()
-        if pathwise_obstacle(q) is not None or estimator == "enumeration":
+        needed = pathwise_obstacle(q) is not None and est.enumerable(q) is not None
+        if needed or estimator == "enumeration":
             return est.enumeration(q, lambda z: log_p({name: z}), key, num_samples)
     if estimator == "enumeration":
         raise ValueError(

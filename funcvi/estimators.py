@@ -54,7 +54,8 @@ def pathwise(
     With ``sticking_the_landing`` the parameters inside log q are held, which drops a term of mean
     zero; its variance vanishes where q equals p. Roeder et al. 2017, arXiv:1703.09194.
     """
-    _refuse(pathwise_obstacle(q), "pathwise", q)
+    name = "sticking_the_landing" if sticking_the_landing else "pathwise"
+    _refuse(pathwise_obstacle(q), name, q)
     x = raw_sample(q, key, (num_samples,))
     log_q = (stop_gradient(q) if sticking_the_landing else q).log_prob(x)
     return jnp.mean(log_q - log_p(x), axis=0)
@@ -127,7 +128,11 @@ def _sum_over_values(q: Any, log_p: LogProb, values: Array) -> Array:
 
 def _finite_support(q: Any) -> Array | None:
     """All values, shape (values, *ones, *event), or None where there are too many or unknown."""
-    if isinstance(q, dist.Independent) or not getattr(q, "has_enumerate_support", False):
+    bare = q
+    while isinstance(bare, (dist.ExpandedDistribution, dist.MaskedDistribution)):
+        bare = bare.base_dist
+    # numpyro enumerates the coordinates of an Independent together, not their product.
+    if isinstance(bare, dist.Independent) or not getattr(q, "has_enumerate_support", False):
         return None
     try:
         values = q.enumerate_support(expand=False)
@@ -141,6 +146,9 @@ def _finite_support(q: Any) -> Array | None:
 
 
 def _mixture_parts(q: Any) -> tuple[Array, Callable[[Key, int], Array]] | None:
+    """Weights (*batch, components), and draws (components, samples, *batch, *event)."""
+    if isinstance(q, dist.ExpandedDistribution):
+        return _mixture_parts(_expanded(q.base_dist, q.batch_shape))
     if isinstance(q, dist.TransformedDistribution):
         inner = _mixture_parts(q.base_dist)
         if inner is None or q.event_dim != q.base_dist.event_dim:
@@ -156,7 +164,7 @@ def _mixture_parts(q: Any) -> tuple[Array, Callable[[Key, int], Array]] | None:
         return weights, draw_transformed
     if not isinstance(q, _MixtureBase):
         return None
-    weights = q.mixing_distribution.probs
+    weights = jnp.broadcast_to(q.mixing_distribution.probs, (*q.batch_shape, q.mixture_size))
     if isinstance(q, dist.MixtureSameFamily):
         components = q.component_distribution
         if pathwise_obstacle(components) is not None:
@@ -181,6 +189,20 @@ def _mixture_parts(q: Any) -> tuple[Array, Callable[[Key, int], Array]] | None:
         return jnp.stack(each)
 
     return weights, draw_each
+
+
+def _expanded(d: Any, batch_shape: tuple[int, ...]) -> Any:
+    """A mixture, possibly transformed, with the expansion moved to its components."""
+    if isinstance(d, dist.TransformedDistribution):
+        inner = _expanded(d.base_dist, batch_shape)
+        return None if inner is None else dist.TransformedDistribution(inner, d.transforms)
+    if isinstance(d, dist.MixtureSameFamily):
+        components = d.component_distribution.expand((*batch_shape, d.mixture_size))
+        return dist.MixtureSameFamily(d.mixing_distribution, components)
+    if isinstance(d, dist.MixtureGeneral):
+        each = [c.expand(batch_shape) for c in d.component_distributions]
+        return dist.MixtureGeneral(d.mixing_distribution, each, support=d.support)
+    return None
 
 
 def _refuse(obstacle: str | None, estimator: str, q: Any) -> None:

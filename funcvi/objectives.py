@@ -62,7 +62,7 @@ def kl(
         raise ValueError(
             f"estimator must be one of {', '.join(est.ESTIMATORS)}; got {estimator!r}."
         )
-    if not isinstance(num_samples, int) or num_samples < 1:
+    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
         raise ValueError(f"num_samples must be a positive integer, got {num_samples!r}.")
     return jnp.sum(_kl(q, p, key, num_samples, estimator, ""))
 
@@ -108,14 +108,14 @@ def _pair_kl(
     """KL for each batch element, wrappers taken off where both sides allow it."""
     if isinstance(q, dist.Independent) and isinstance(p, dist.Independent):
         shared = min(q.reinterpreted_batch_ndims, p.reinterpreted_batch_ndims)
-        inner = [_less_independent(d, shared) for d in (q, p)]
-        each = _pair_kl(*inner, key, num_samples, estimator, label)
-        full = jnp.broadcast_to(each, inner[0].batch_shape)
+        inner_q, inner_p = _less_independent(q, shared), _less_independent(p, shared)
+        each = _pair_kl(inner_q, inner_p, key, num_samples, estimator, label)
+        full = jnp.broadcast_to(each, inner_q.batch_shape)
         return full.sum(tuple(range(-shared, 0)))
-    masks = [d._mask for d in (q, p) if isinstance(d, dist.MaskedDistribution)]
+    (q, *masks), (p, *more) = _unmasked(q), _unmasked(p)
+    masks += more
     if masks:
-        bare = [d.base_dist if isinstance(d, dist.MaskedDistribution) else d for d in (q, p)]
-        each = _pair_kl(*bare, key, num_samples, estimator, label)
+        each = _pair_kl(q, p, key, num_samples, estimator, label)
         for mask in masks:
             each = jnp.where(mask, each, 0.0)
         return each
@@ -141,6 +141,16 @@ def _pair_kl(
         return est.score_function(q, p.log_prob, key, num_samples)
     landing = chosen == "sticking_the_landing"
     return est.pathwise(q, p.log_prob, key, num_samples, sticking_the_landing=landing)
+
+
+def _unmasked(d: Any) -> tuple[Any, ...]:
+    """A distribution without its outermost mask, and that mask if there is one."""
+    if isinstance(d, dist.MaskedDistribution):
+        return d.base_dist, d._mask
+    inner = d.base_dist if isinstance(d, dist.ExpandedDistribution) else None
+    if isinstance(inner, dist.MaskedDistribution):
+        return inner.base_dist.expand(d.batch_shape), inner._mask
+    return (d,)
 
 
 def _less_independent(d: dist.Independent, shared: int) -> dist.Distribution:

@@ -34,6 +34,8 @@ def judge(losses: np.ndarray, state: Any, patience: int) -> Status:
         return _diverged(losses, state, patience)
     kept = np.asarray(losses[np.isfinite(losses)], np.float64)
     skipped = f" {int(state.skipped)} non-finite step(s) were skipped." * bool(int(state.skipped))
+    if not len(kept):
+        return _diverged(losses, state, int(state.run))
     if len(kept) < _LEAST:
         return Status(
             "out of budget", f"{len(kept)} finite losses are too few to judge; continue.{skipped}"

@@ -103,16 +103,13 @@ def _from_log_density(log_density: LogDensity, supports: Mapping[str, Any]) -> T
         raise ValueError("supports is empty: name each argument of the log density.")
     bijections, shapes, names = {}, {}, {}
     for name, given in supports.items():
-        constraint, shape = given if isinstance(given, tuple) else (given, ())
-        if not isinstance(constraint, constraints.Constraint):
-            raise TypeError(
-                f"supports[{name!r}] must be a constraint or (constraint, shape), got {given!r}."
-            )
+        constraint, shape = _constraint_and_shape(name, given)
         bijections[name] = bijection_for(constraint)
-        shapes[name] = tuple(bijections[name].inverse_shape(tuple(shape)))
+        shapes[name] = tuple(bijections[name].inverse_shape(shape))
         names[name] = constraint_name(constraint)
 
     def constrain(z: Sites) -> Sites:
+        _check_sites(z, shapes)
         return {name: b(z[name]) for name, b in bijections.items()}
 
     def unconstrain(values: Mapping[str, Any]) -> Sites:
@@ -120,6 +117,8 @@ def _from_log_density(log_density: LogDensity, supports: Mapping[str, Any]) -> T
         return {name: b.inv(jnp.asarray(values[name])) for name, b in bijections.items()}
 
     def density(z: Sites, key: Key | None = None) -> Array:
+        _check_sites(z, shapes)
+        _check_shapes(z, shapes)
         x = constrain(z)
         total = log_density(x)
         if jnp.shape(total) != ():
@@ -131,6 +130,26 @@ def _from_log_density(log_density: LogDensity, supports: Mapping[str, Any]) -> T
     return Target(shapes, names, density, constrain, unconstrain)
 
 
+def _constraint_and_shape(name: str, given: Any) -> tuple[Any, tuple[int, ...]]:
+    constraint, shape = given if isinstance(given, tuple) and len(given) == 2 else (given, ())
+    if not isinstance(constraint, constraints.Constraint) or not isinstance(shape, tuple):
+        raise TypeError(
+            f"supports[{name!r}] must be a constraint or (constraint, shape) with a tuple for a "
+            f"shape, got {given!r}."
+        )
+    if constraints.is_dependent(constraint) or constraint.is_discrete:
+        raise TypeError(
+            f"supports[{name!r}] is {constraint_name(constraint)}: give a continuous constraint "
+            "with known bounds."
+        )
+    if len(shape) < constraint.event_dim:
+        raise ValueError(
+            f"supports[{name!r}] is {constraint_name(constraint)}, of {constraint.event_dim} event "
+            f"dimension(s), but its shape is {shape}: write (constraint, shape)."
+        )
+    return constraint, shape
+
+
 def _log_det(bijection: Any, z: Array, x: Array) -> Array:
     each = bijection.log_abs_det_jacobian(z, x)
     return sum_rightmost(each, jnp.ndim(each))
@@ -140,6 +159,15 @@ def _check_sites(values: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:
     missing = [n for n in shapes if n not in values]
     if missing:
         raise ValueError(f"values are missing for {missing}: give every latent site.")
+
+
+def _check_shapes(z: Sites, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    for name, shape in shapes.items():
+        if jnp.shape(z[name]) != shape:
+            raise ValueError(
+                f"site {name!r} has unconstrained shape {shape}, got {jnp.shape(z[name])}: "
+                "jax.vmap over draws."
+            )
 
 
 # ---- a numpyro model ----------------------------------------------------------------------------
@@ -190,12 +218,15 @@ def _from_model(model: Callable[..., Any], args: Any, kwargs: Any) -> Target:
     names = {name: constraint_name(site["fn"].support) for name, site in sites.items()}
 
     def density(z: Sites, key: Key | None = None) -> Array:
+        _check_sites(z, shapes)
+        _check_shapes(z, shapes)
         seeded = handlers.seed(model, fixed_key if key is None else key)
         placed = _Constrain(seeded, z)
         log_joint, _ = model_log_density(placed, args, kwargs, {})
         return log_joint + placed.log_det
 
     def constrain(z: Sites) -> Sites:
+        _check_sites(z, shapes)
         placed = _Constrain(handlers.seed(model, fixed_key), z)
         trace = handlers.trace(placed).get_trace(*args, **kwargs)
         return {
