@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 from numpyro.distributions import transforms as nt
+from numpyro.distributions.discrete import ZeroInflatedLogits, ZeroInflatedProbs
 
 from funcvi.bijections import bijection_for
 from funcvi.families.parameter import MISSING, Parameter, Recipe
@@ -26,6 +27,7 @@ from funcvi.families.tables import (
     NESTED,
     TRANSFORMS,
     TRANSPARENT,
+    present,
 )
 
 __all__ = ["default_bijection", "recipe_of", "recipes_for"]
@@ -172,35 +174,38 @@ _GENERAL = (
     dist.RightTruncatedDistribution,
     dist.TwoSidedTruncatedDistribution,
 )
-_GAMMA = (dist.LeftTruncatedGamma, dist.RightTruncatedGamma, dist.TwoSidedTruncatedGamma)
 
-_FUNCTIONS: dict[Any, Callable[[], tuple[Recipe, ...]]] = {
-    dist.Bernoulli: lambda: _of_type(dist.BernoulliProbs, dist.BernoulliLogits),
-    dist.Binomial: lambda: _of_type(dist.BinomialProbs, dist.BinomialLogits),
-    dist.Categorical: lambda: _of_type(dist.CategoricalProbs, dist.CategoricalLogits),
-    dist.Geometric: lambda: _of_type(dist.GeometricProbs, dist.GeometricLogits),
-    dist.Multinomial: lambda: _of_type(dist.MultinomialProbs, dist.MultinomialLogits),
-    dist.NegativeBinomial: lambda: _of_type(
-        dist.NegativeBinomialProbs, dist.NegativeBinomialLogits
-    ),
-    dist.RelaxedBernoulli: lambda: _of_type(dist.RelaxedBernoulliLogits),
-    dist.Mixture: lambda: _of_type(dist.MixtureSameFamily, dist.MixtureGeneral),
-    dist.HurdleDistribution: lambda: _of_type(dist.HurdleProbs, dist.HurdleLogits),
-    dist.ZeroInflatedDistribution: lambda: _of_type(
-        dist.ZeroInflatedProbs, dist.ZeroInflatedLogits
-    ),
-    dist.TruncatedDistribution: lambda: _of_type(*reversed(_GENERAL)),
-    dist.TruncatedNormal: lambda: _truncated(dist.TruncatedNormal, dist.Normal, _GENERAL),
-    dist.TruncatedCauchy: lambda: _truncated(dist.TruncatedCauchy, dist.Cauchy, _GENERAL),
-    dist.TruncatedGamma: lambda: _truncated(dist.TruncatedGamma, dist.Gamma, _GAMMA),
-    dist.HurdleNegativeBinomial2: lambda: _gated(
-        dist.HurdleNegativeBinomial2, (("gate", dist.HurdleProbs),)
-    ),
-    dist.ZeroInflatedNegativeBinomial2: lambda: _gated(
-        dist.ZeroInflatedNegativeBinomial2,
-        (("gate", dist.ZeroInflatedProbs), ("gate_logits", dist.ZeroInflatedLogits)),
-    ),
-}
+_FUNCTIONS: dict[Any, Callable[[], tuple[Recipe, ...]]] = present(
+    {
+        "Bernoulli": lambda: _of_type(dist.BernoulliProbs, dist.BernoulliLogits),
+        "Binomial": lambda: _of_type(dist.BinomialProbs, dist.BinomialLogits),
+        "Categorical": lambda: _of_type(dist.CategoricalProbs, dist.CategoricalLogits),
+        "Geometric": lambda: _of_type(dist.GeometricProbs, dist.GeometricLogits),
+        "Multinomial": lambda: _of_type(dist.MultinomialProbs, dist.MultinomialLogits),
+        "NegativeBinomial": lambda: _of_type(
+            dist.NegativeBinomialProbs, dist.NegativeBinomialLogits
+        ),
+        "RelaxedBernoulli": lambda: _of_type(dist.RelaxedBernoulliLogits),
+        "Mixture": lambda: _of_type(dist.MixtureSameFamily, dist.MixtureGeneral),
+        "HurdleDistribution": lambda: _of_type(dist.HurdleProbs, dist.HurdleLogits),
+        "ZeroInflatedDistribution": lambda: _of_type(ZeroInflatedProbs, ZeroInflatedLogits),
+        "TruncatedDistribution": lambda: _of_type(*reversed(_GENERAL)),
+        "TruncatedNormal": lambda: _truncated(dist.TruncatedNormal, dist.Normal, _GENERAL),
+        "TruncatedCauchy": lambda: _truncated(dist.TruncatedCauchy, dist.Cauchy, _GENERAL),
+        "TruncatedGamma": lambda: _truncated(
+            dist.TruncatedGamma,
+            dist.Gamma,
+            (dist.LeftTruncatedGamma, dist.RightTruncatedGamma, dist.TwoSidedTruncatedGamma),
+        ),
+        "HurdleNegativeBinomial2": lambda: _gated(
+            dist.HurdleNegativeBinomial2, (("gate", dist.HurdleProbs),)
+        ),
+        "ZeroInflatedNegativeBinomial2": lambda: _gated(
+            dist.ZeroInflatedNegativeBinomial2,
+            (("gate", ZeroInflatedProbs), ("gate_logits", ZeroInflatedLogits)),
+        ),
+    }
+)
 
 
 @cache

@@ -21,6 +21,7 @@ __all__ = [
     "NESTED",
     "TRANSFORMS",
     "TRANSPARENT",
+    "present",
 ]
 
 NESTED = {
@@ -48,6 +49,11 @@ TRANSPARENT = {
 }
 
 
+def present(table: Mapping[str, Any]) -> dict[Any, Any]:
+    """The entries whose names this version of numpyro has, by what they name."""
+    return {getattr(dist, n): entry for n, entry in table.items() if hasattr(dist, n)}
+
+
 def _above(name: str) -> Callable[[Mapping[str, Any]], Any]:
     return lambda values: LowerBound(values[name])
 
@@ -59,6 +65,7 @@ def _more_than_dimension(values: Mapping[str, Any]) -> Any:
 
 _REAL = Parameter("free", constraints.real)
 _BOUND = replace(_REAL, held=True)
+_POSITIVE_BOUND = Parameter("free", constraints.positive, held=True)
 _HIGH = Parameter("free", "greater than low", bijection=_above("low"))
 _ANGLE = Parameter("free", constraints.circular, bijection=Wrap())
 _WISHART = Parameter("free", "greater than dimension - 1", bijection=_more_than_dimension)
@@ -68,19 +75,13 @@ CORRECTIONS: dict[Any, dict[str, Parameter]] = {
     dist.Uniform: {"low": _REAL, "high": _HIGH},
     dist.LogUniform: {"high": _HIGH},
     dist.DoublyTruncatedPowerLaw: {
-        "low": Parameter("free", constraints.positive, held=True),
+        "low": _POSITIVE_BOUND,
         "high": replace(_HIGH, held=True),
     },
-    dist.LowerTruncatedPowerLaw: {"low": Parameter("free", constraints.positive, held=True)},
+    dist.LowerTruncatedPowerLaw: {"low": _POSITIVE_BOUND},
     dist.LeftTruncatedDistribution: {"low": _BOUND},
     dist.RightTruncatedDistribution: {"high": _BOUND},
     dist.TwoSidedTruncatedDistribution: {"low": _BOUND, "high": replace(_HIGH, held=True)},
-    dist.LeftTruncatedGamma: {"low": Parameter("free", constraints.positive, held=True)},
-    dist.RightTruncatedGamma: {"high": Parameter("free", constraints.positive, held=True)},
-    dist.TwoSidedTruncatedGamma: {
-        "low": Parameter("free", constraints.positive, held=True),
-        "high": replace(_HIGH, held=True),
-    },
     dist.Delta: {"v": _REAL, "log_density": replace(_REAL, held=True)},
     dist.CAR: {"adj_matrix": _CONSTANT},
     dist.EulerMaruyama: {"t": replace(_CONSTANT, constraint=constraints.ordered_vector)},
@@ -92,6 +93,14 @@ CORRECTIONS: dict[Any, dict[str, Parameter]] = {
     dist.InverseWishart: {"concentration": _WISHART},
     dist.InverseWishartCholesky: {"concentration": _WISHART},
 }
+
+CORRECTIONS |= present(  # new in numpyro 0.22
+    {
+        "LeftTruncatedGamma": {"low": _POSITIVE_BOUND},
+        "RightTruncatedGamma": {"high": _POSITIVE_BOUND},
+        "TwoSidedTruncatedGamma": {"low": _POSITIVE_BOUND, "high": replace(_HIGH, held=True)},
+    }
+)
 
 # Exactly one of these is given; second, the object whose attributes say which one it was.
 _MATRIX = ("covariance_matrix", "precision_matrix", "scale_tril")

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
+from numpyro.distributions.discrete import ZeroInflatedLogits, ZeroInflatedProbs
 from numpyro.distributions.mixtures import _MixtureBase
 
 from funcvi.joints import is_joint, members_of
@@ -24,8 +25,12 @@ _WRAPPERS = (
     dist.TransformedDistribution,  # and FoldedDistribution
 )
 _REJECTION = (dist.VonMises, dist.SineBivariateVonMises, dist.SineSkewed)
-_TRUNCATED_GAMMA = (dist.LeftTruncatedGamma, dist.RightTruncatedGamma, dist.TwoSidedTruncatedGamma)
-_GATED = (dist.HurdleProbs, dist.HurdleLogits, dist.ZeroInflatedProbs, dist.ZeroInflatedLogits)
+_GATED = (
+    ZeroInflatedProbs,
+    ZeroInflatedLogits,
+    # New in numpyro 0.22.
+    *(getattr(dist, n) for n in ("HurdleProbs", "HurdleLogits") if hasattr(dist, n)),
+)
 _CENSORED = (
     dist.LeftCensoredDistribution,
     dist.RightCensoredDistribution,
