@@ -8,7 +8,7 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
 from funcvi.bijections import constraint_name
-from funcvi.sampling.flow import support_of
+from funcvi.sampling.flow import GATED, support_of
 
 __all__ = ["check_pair"]
 
@@ -22,7 +22,6 @@ _CURVED = (
     constraints.zero_sum,
 )
 _ORDERED = (type(constraints.ordered_vector), type(constraints.positive_ordered_vector))
-_GATED = (dist.HurdleProbs, dist.HurdleLogits, dist.ZeroInflatedProbs, dist.ZeroInflatedLogits)
 
 
 def check_pair(q: Any, p: Any, label: str) -> None:
@@ -96,6 +95,6 @@ def _bounds(support: Any) -> tuple[Any, Any] | None:
 
 def _has_atom(d: Any) -> bool:
     """A hurdle (or zero inflation) over a continuous distribution: part mass, part density."""
-    while hasattr(d, "base_dist") and not isinstance(d, _GATED):
+    while hasattr(d, "base_dist") and not isinstance(d, GATED):
         d = d.base_dist
-    return isinstance(d, _GATED) and not d.base_dist.is_discrete
+    return isinstance(d, GATED) and not d.base_dist.is_discrete

@@ -118,6 +118,8 @@ def _divergence(
 
 def _by_score(name: str, q: Any, estimator: str | None) -> bool:
     obstacle = pathwise_obstacle(q)
+    if obstacle is None and estimator == "sticking_the_landing":
+        obstacle = score_obstacle(q)  # it drops the score, whose mean must be zero
     wanted = estimator == "score_function" or (estimator is None and obstacle is not None)
     if wanted:
         refusal = score_obstacle(q)

@@ -52,10 +52,11 @@ def pathwise(
     """Draws that depend on the parameters through the sampler (reparameterisation).
 
     With ``sticking_the_landing`` the parameters inside log q are held, which drops a term of mean
-    zero; its variance vanishes where q equals p. Roeder et al. 2017, arXiv:1703.09194.
+    zero (the score; so the support must stand still); the variance vanishes where q equals p.
+    Roeder et al. 2017, arXiv:1703.09194.
     """
     name = "sticking_the_landing" if sticking_the_landing else "pathwise"
-    _refuse(pathwise_obstacle(q), name, q)
+    _refuse(pathwise_obstacle(q) or (score_obstacle(q) if sticking_the_landing else None), name, q)
     x = raw_sample(q, key, (num_samples,))
     log_q = (stop_gradient(q) if sticking_the_landing else q).log_prob(x)
     return jnp.mean(log_q - log_p(x), axis=0)

@@ -16,7 +16,7 @@ from numpyro.distributions.mixtures import _MixtureBase
 
 from funcvi.joints import is_joint, members_of
 
-__all__ = ["members", "pathwise_obstacle", "score_obstacle", "support_of"]
+__all__ = ["GATED", "members", "pathwise_obstacle", "score_obstacle", "support_of"]
 
 _WRAPPERS = (
     dist.Independent,
@@ -25,7 +25,7 @@ _WRAPPERS = (
     dist.TransformedDistribution,  # and FoldedDistribution
 )
 _REJECTION = (dist.VonMises, dist.SineBivariateVonMises, dist.SineSkewed)
-_GATED = (
+GATED = (
     ZeroInflatedProbs,
     ZeroInflatedLogits,
     # New in numpyro 0.22.
@@ -85,7 +85,7 @@ def pathwise_obstacle(d: Any) -> str | None:
         return pathwise_obstacle(d.base_dist)
     if isinstance(d, _MixtureBase):
         return f"{name} picks a component at random, so its weights get no gradient"
-    if isinstance(d, _GATED):
+    if isinstance(d, GATED):
         return f"{name} opens its gate at random, so the gate gets no gradient"
     if d.is_discrete:
         return f"{name} is discrete"
