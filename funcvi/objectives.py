@@ -18,6 +18,8 @@ from funcvi.sampling.flow import pathwise_obstacle, score_obstacle
 
 __all__ = ["kl"]
 
+_CATEGORICAL = (dist.CategoricalProbs, dist.CategoricalLogits)
+
 
 def kl(
     q: Joint,
@@ -162,10 +164,25 @@ def _closed_form(q: Any, p: Any) -> Array | None:
     bare = q.base_dist if isinstance(q, dist.ExpandedDistribution) else q
     if isinstance(bare, dist.Kumaraswamy):
         return None  # numpyro truncates an infinite sum there, which biases the gradient
+    other = p.base_dist if isinstance(p, dist.ExpandedDistribution) else p
+    if isinstance(bare, _CATEGORICAL) and isinstance(other, _CATEGORICAL):
+        return _categorical(bare, other)
     try:
         return kl_divergence(q, p)
     except NotImplementedError:
         return None
+
+
+def _categorical(q: Any, p: Any) -> Array:
+    """numpyro's, with a gradient that stays finite where q is zero."""
+    log_q, log_p = _log_pmf(q), _log_pmf(p)
+    counted = log_q > -jnp.inf
+    ratio = jnp.where(counted, log_q, 0.0) - jnp.where(counted, log_p, 0.0)
+    return jnp.sum(jnp.where(counted, jnp.exp(log_q) * ratio, 0.0), axis=-1)
+
+
+def _log_pmf(d: Any) -> Array:
+    return d.logits if isinstance(d, dist.CategoricalProbs) else jax.nn.log_softmax(d.logits)
 
 
 def _choose(q: Any, label: str) -> str:
