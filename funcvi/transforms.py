@@ -34,6 +34,15 @@ def _spacing(value: ArrayLike, dtype: Any) -> Array:
     return 4 * info.eps * jnp.abs(value) + info.tiny
 
 
+def _above(bound: ArrayLike, step: Array) -> Array:
+    """``step``, or where that is too small to move ``bound``, the least that does.
+
+    The derivative stays that of ``step``: a zero would keep an optimiser there for good.
+    """
+    least = _spacing(bound, _float_dtype(step))
+    return jnp.where(step > least, step, least + (step - lax.stop_gradient(step)))
+
+
 def _float_dtype(*values: ArrayLike) -> Any:
     return jnp.result_type(float, *values) if not values else jnp.result_type(*values, 0.0)
 
@@ -74,7 +83,8 @@ class Exp(_WithBounds):
         )
 
     def __call__(self, x: Any) -> Array:
-        return self.floor + jnp.exp(x)
+        step = jnp.exp(x)
+        return step if _is_zero(self.floor) else self.floor + _above(self.floor, step)
 
     def _inverse(self, y: Any) -> Array:
         return jnp.log(y - self.floor)
@@ -104,7 +114,8 @@ class Softplus(_WithBounds):
         )
 
     def __call__(self, x: Any) -> Array:
-        return self.floor + softplus(x)
+        step = softplus(x)
+        return step if _is_zero(self.floor) else self.floor + _above(self.floor, step)
 
     def _inverse(self, y: Any) -> Array:
         above = y - self.floor
@@ -128,8 +139,7 @@ class LowerBound(_WithBounds):
         return constraints.greater_than(self.bound)
 
     def __call__(self, x: Any) -> Array:
-        step = jnp.maximum(jnp.exp(x), _spacing(self.bound, _float_dtype(x)))
-        return self.bound + step
+        return self.bound + _above(self.bound, jnp.exp(x))
 
     def _inverse(self, y: Any) -> Array:
         return jnp.log(y - self.bound)
@@ -152,8 +162,7 @@ class UpperBound(_WithBounds):
         return constraints.less_than(self.bound)
 
     def __call__(self, x: Any) -> Array:
-        step = jnp.maximum(jnp.exp(x), _spacing(self.bound, _float_dtype(x)))
-        return self.bound - step
+        return self.bound - _above(self.bound, jnp.exp(x))
 
     def _inverse(self, y: Any) -> Array:
         return jnp.log(self.bound - y)
@@ -183,7 +192,7 @@ class Interval(_WithBounds):
         dtype = _float_dtype(x)
         inner_low = self.low + _spacing(self.low, dtype)
         inner_high = self.high - _spacing(self.high, dtype)
-        return jnp.clip(y, inner_low, inner_high)
+        return y + lax.stop_gradient(jnp.clip(y, inner_low, inner_high) - y)
 
     def _inverse(self, y: Any) -> Array:
         return jnp.log(y - self.low) - jnp.log(self.high - y)

@@ -38,8 +38,19 @@ def _expand(base_dist: dist.Distribution, batch_shape: tuple[int, ...]) -> dist.
     return base_dist.expand(jnp.broadcast_shapes(batch_shape, base_dist.batch_shape))
 
 
+def _zero_sum(scale: Any, event_shape: tuple[int, ...]) -> dist.Distribution:
+    # numpyro would broadcast a batch of scales against the event, silently.
+    if jnp.ndim(scale) > 0:
+        raise ValueError(
+            f"ZeroSumNormal has no batch in numpyro: scale must be a scalar, got {jnp.shape(scale)}. "
+            "Map over the params with jax.vmap instead."
+        )
+    return dist.ZeroSumNormal(scale, event_shape)
+
+
 _BUILD: dict[Any, Callable[..., Any]] = {
     dist.ExpandedDistribution: _expand,
+    dist.ZeroSumNormal: _zero_sum,
 }
 
 

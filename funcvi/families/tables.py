@@ -63,6 +63,15 @@ def _more_than_dimension(values: Mapping[str, Any]) -> Any:
     return LowerBound(values["scale_tril"].shape[-1] - 1.0)
 
 
+def _marginal(name: str) -> Parameter:
+    # numpyro declares a scalar, but the last axis of the marginals is the event.
+    return Parameter(
+        "free",
+        constraints.independent(constraints.positive, 1),
+        read=lambda d: jnp.broadcast_to(getattr(d.marginal_dist, name), d.marginal_dist.batch_shape),
+    )
+
+
 _REAL = Parameter("free", constraints.real)
 _BOUND = replace(_REAL, held=True)
 _POSITIVE_BOUND = Parameter("free", constraints.positive, held=True)
@@ -84,6 +93,7 @@ CORRECTIONS: dict[Any, dict[str, Parameter]] = {
     dist.TwoSidedTruncatedDistribution: {"low": _BOUND, "high": replace(_HIGH, held=True)},
     dist.Delta: {"v": _REAL, "log_density": replace(_REAL, held=True)},
     dist.CAR: {"adj_matrix": _CONSTANT},
+    dist.GaussianCopulaBeta: {n: _marginal(n) for n in ("concentration1", "concentration0")},
     dist.EulerMaruyama: {"t": replace(_CONSTANT, constraint=constraints.ordered_vector)},
     dist.MatrixNormal: {"loc": Parameter("free", constraints.real_matrix)},
     dist.SineBivariateVonMises: {"phi_loc": _ANGLE, "psi_loc": _ANGLE},

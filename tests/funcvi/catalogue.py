@@ -129,7 +129,7 @@ SINGLE: dict[str, Callable[[], Any]] = {
         dist.Exponential(a(1.4, 0.8, 0.7)), correlation_cholesky=jnp.linalg.cholesky(correlation())
     ),
     "GaussianCopulaBeta/matrix": lambda: dist.GaussianCopulaBeta(
-        a(1.7, 2.4, 3.1), 1.3 * jnp.ones(3), correlation_matrix=correlation()
+        a(1.7, 2.4, 3.1), 1.3, correlation_matrix=correlation()
     ),
     "GaussianCopulaBeta/cholesky": lambda: dist.GaussianCopulaBeta(
         a(1.7, 2.4, 3.1),
@@ -314,7 +314,7 @@ SINGLE: dict[str, Callable[[], Any]] = {
     ),
     "ZeroInflatedPoisson": lambda: dist.ZeroInflatedPoisson(a(0.3, 0.6), 1.7),
     "ZeroInflatedProbs": lambda: dist.ZeroInflatedProbs(dist.Poisson(a(1.7, 2.4)), 0.3),
-    "ZeroSumNormal": lambda: dist.ZeroSumNormal(a(0.7, 1.4), (3,)),
+    "ZeroSumNormal": lambda: dist.ZeroSumNormal(0.7, (3,)),
 }
 
 NESTINGS: dict[str, Callable[[], Any]] = {
