@@ -112,7 +112,7 @@ def fit(
     _check_call(loss, optimizer, key, num_steps, patience, args)
     program = Static(loss)
     optimizer = same_optimizer(optimizer)
-    before = np.zeros(0)
+    before = np.zeros(0, np.float32)
     if isinstance(params, Fit):
         state, before = _resumed(params, optimizer), params.losses
     else:
@@ -144,7 +144,9 @@ def fit(
 def init(params: Params, optimizer: optax.GradientTransformation) -> State:
     """The state before the first step."""
     zero = jnp.zeros((), jnp.int32)
-    return State(params, params, optimizer.init(params), zero, zero, zero)
+    state = State(params, params, optimizer.init(params), zero, zero, zero)
+    # Weak types would not survive the loop, and a continuation would compile again.
+    return jax.tree.map(lambda x: lax.convert_element_type(x, x.dtype), state)
 
 
 @partial(jax.jit, static_argnames=("program", "optimizer"))
@@ -253,7 +255,7 @@ def _resumed(result: Fit, optimizer: Any) -> State:
             "this fit was made with another optimizer, whose state does not suit this one: continue "
             "with the same, or start anew from fit.params."
         )
-    return result.state._replace(run=jnp.zeros((), jnp.int32))
+    return result.state._replace(run=np.zeros((), np.int32))
 
 
 def _checked_params(params: Params) -> Params:
@@ -322,7 +324,8 @@ def _check_call(
 def _check_key(key: Any) -> None:
     dtype = getattr(key, "dtype", None)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and key.shape == ()
-    legacy = dtype == jnp.uint32 and getattr(key, "shape", None) in ((2,), (4,))
+    words = 2 if jax.config.jax_default_prng_impl == "threefry2x32" else 4
+    legacy = dtype == jnp.uint32 and key.shape == (words,)
     if not (typed or legacy):
         got = type(key).__name__ if dtype is None else f"{dtype}{list(key.shape)}"
         raise TypeError(f"key must be a single key such as jax.random.key(0), got {got}.")

@@ -117,8 +117,10 @@ def _structure(value: Any, inside: tuple[Any, ...]) -> Any:
     optax's own closures are described by their code and contents, a user's function (a schedule)
     as :class:`Static` does, small data by value, and everything else by identity.
     """
-    if isinstance(value, (int, float, str, bytes, bool, type(None), np.generic)):
-        return type(value), repr(value)  # repr: nan is itself, and -0.0 is not 0.0
+    if isinstance(value, (str, bytes, bool, type(None), np.generic)):
+        return type(value), value
+    if isinstance(value, (int, float)):
+        return "number", value  # a schedule may turn its own 100 into 100.0
     if any(value is outer for outer in inside):
         return "cycle"
     inside = (*inside, value)

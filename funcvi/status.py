@@ -45,10 +45,11 @@ def judge(losses: np.ndarray, state: Any, patience: int) -> Status:
     fall, error = older.mean() - newer.mean(), np.hypot(_batch_error(older), _batch_error(newer))
     start = kept[: max(quarter // 2, 1)]
     rise = newer.mean() - start.mean()
-    if rise > 4 * np.hypot(_batch_error(start), _batch_error(newer)) and rise > _resolution(kept):
+    relapse = -fall > 0.1 * (start.mean() - older.mean())
+    if _above(newer, start) or (relapse and _above(newer, older)):
         return Status(
             "diverged",
-            f"the loss rose from {start.mean():.4g} to {newer.mean():.4g}. Lower the learning rate, "
+            f"the loss rose from {min(start.mean(), older.mean()):.4g} to {newer.mean():.4g}. Lower the learning rate, "
             f"or clip: optax.chain(optax.clip_by_global_norm(1.0), optimizer).{skipped}",
         )
     said = f"over the last half the loss fell by {fall:.3g} +- {error:.2g}"
@@ -61,10 +62,23 @@ def judge(losses: np.ndarray, state: Any, patience: int) -> Status:
     )
 
 
+def _above(newer: np.ndarray, older: np.ndarray) -> bool:
+    """Whether every batch of the one lies above every batch of the other, by more than its noise.
+
+    By ranks, because a loss that grows exponentially has an error as large as its mean.
+    """
+    rise = newer.mean() - older.mean()
+    apart = _batch_means(newer).min() > _batch_means(older).max()
+    return bool(apart and rise > max(4 * _batch_error(older), _resolution(older)))
+
+
+def _batch_means(values: np.ndarray) -> np.ndarray:
+    return np.array([b.mean() for b in np.array_split(values, _BATCHES) if len(b)])
+
+
 def _batch_error(values: np.ndarray) -> float:
     """Standard error of the mean from the means of consecutive batches."""
-    batches = np.array_split(values, _BATCHES)
-    means = np.array([b.mean() for b in batches if len(b)])
+    means = _batch_means(values)
     return float(means.std(ddof=1) / np.sqrt(len(means)))
 
 
