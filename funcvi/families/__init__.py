@@ -15,9 +15,9 @@ __all__ = ["Family", "family", "unconstrain"]
 class Family:
     """Unconstrained params to a distribution: ``q(params)``; and back: ``q.inverse(distribution)``.
 
-    Calling it rebuilds the distribution by its constructor, so gradients flow from the distribution
-    to ``params`` at every call and nothing can go stale. It holds no state and works under jit, grad
-    and vmap. The batch shape follows the params, so they may come from a network.
+    Calling it rebuilds the distribution by its constructor, so gradients flow from the
+    distribution to ``params`` at every call and nothing can go stale. It holds no state and works
+    under jit, grad and vmap. The batch shape follows the params, so they may come from a network.
 
     Made by :func:`family` and :func:`unconstrain`.
     """

@@ -28,6 +28,7 @@ class Evaluation:
         self._pending: list[tuple[Any, ...]] = []
 
     def build(self) -> Any:
+        """The distribution or joint of the whole tree."""
         return self._build(self._root, self._params, ())
 
     def _build(self, node: Any, params: Any, path: tuple[Any, ...]) -> Any:
@@ -100,6 +101,11 @@ class Evaluation:
                 f"{leaf.shape}: give an array of shape (*batch, *event)."
             )
         return slot.argument or name, bijection(leaf), leaf.shape[: leaf.ndim - event_dim]
+
+    def tied_to(self, node: Node, slot: Tied, path: tuple[Any, ...]) -> tuple[str, Any]:
+        """(constructor argument, value) that a dotted tie gives the parameter at ``path``."""
+        argument, value, _ = self._source(node, None, path[:-1], slot.source, str(path[-1]))
+        return argument, value if slot.function is None else slot.function(value)
 
     def _source(
         self, node: Node, params: Any, path: tuple[Any, ...], source: str, name: str
@@ -225,7 +231,7 @@ def _check_keys(node: Node, params: Any, path: tuple[Any, ...]) -> None:
 
 def _joint_params(node: JointNode, params: Any, path: tuple[Any, ...]) -> Any:
     if not has_params(node) and not params:
-        return dict.fromkeys(node.members, {})
+        return {key: {} for key in node.members}
     if node.kind is dict:
         if not isinstance(params, Mapping):
             raise _not_a_dict(params, path)

@@ -1,4 +1,4 @@
-"""Distributions to params: read each argument off the instance and take it through its bijection."""
+"""Distributions to params: each argument, read off the instance, through its bijection."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,31 +6,34 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import transforms as nt
 
-from funcvi.bijections import constraint_name
-from funcvi.families.evaluate import _at, _dotted, has_params, resolve_bijection
+from funcvi.families.evaluate import Evaluation, _at, _dotted, has_params, resolve_bijection
+from funcvi.families.interior import check_interior, shown
 from funcvi.families.nodes import is_joint
 from funcvi.families.parameter import MISSING
 from funcvi.families.recipes import recipe_of
 from funcvi.families.slots import Choice, Fixed, Free, JointNode, Node, Tied
-from funcvi.transforms import CovarianceFactor, Exp, LowerBound, Ordered, Softplus, UpperBound
+from funcvi.families.tables import ALTERNATIVES, KEPT_AS
 
 __all__ = ["invert"]
-
-_LIMIT = 80.0  # the largest |u| at which every bijection is finite in float32
 
 
 def invert(root: Any, distribution: Any) -> Any:
     """The params at which the tree ``root`` gives ``distribution``."""
-    return _invert(root, distribution, ())
+    far_ties: list[tuple[Node, str, Any, tuple[Any, ...]]] = []
+    params = _invert(root, distribution, (), far_ties)
+    if far_ties:
+        run = Evaluation(root, params)
+        for node, name, values, path in far_ties:
+            _check_far_tie(run, node, name, values, path)
+    return params
 
 
-def _invert(node: Any, instance: Any, path: tuple[Any, ...]) -> Any:
+def _invert(node: Any, instance: Any, path: tuple[Any, ...], far_ties: list[Any]) -> Any:
     if isinstance(node, Fixed):
         return {}
     if isinstance(node, JointNode):
-        return _invert_joint(node, instance, path)
+        return _invert_joint(node, instance, path, far_ties)
     if isinstance(node, Choice):
         node = _choose(node, instance, path)
     recipe = node.recipe
@@ -44,19 +47,21 @@ def _invert(node: Any, instance: Any, path: tuple[Any, ...]) -> Any:
     for name, slot in node.slots.items():
         where = path if recipe.transparent == name else (*path, name)
         if isinstance(slot, Free):
-            params[name] = unconstrained(values[name], slot, values, where)
+            params[name] = unconstrained(values[name], slot, values, where, values.given(name))
         elif isinstance(slot, Fixed):
             _check_held(recipe, name, slot, values, where)
-        elif isinstance(slot, Tied):
+        elif isinstance(slot, Tied) and slot.source in node.slots:
             _check_tied(name, slot, values, where)
+        elif isinstance(slot, Tied):
+            far_ties.append((node, name, values, where))
         elif has_params(slot):
-            params[name] = _invert(slot, recipe.parameters[name].read(instance), where)
+            params[name] = _invert(slot, recipe.parameters[name].read(instance), where, far_ties)
             if recipe.transparent == name:
                 return params[name]
     return params
 
 
-def _invert_joint(node: JointNode, joint: Any, path: tuple[Any, ...]) -> Any:
+def _invert_joint(node: JointNode, joint: Any, path: tuple[Any, ...], far_ties: list[Any]) -> Any:
     if not is_joint(joint):
         raise TypeError(
             f"this family{_at(path)} is a joint of {len(node.members)}, got {_kind_name(joint)}."
@@ -67,7 +72,7 @@ def _invert_joint(node: JointNode, joint: Any, path: tuple[Any, ...]) -> Any:
             f"the joint{_at(path)} must have members {sorted(map(str, node.members))}; "
             f"got {sorted(map(str, items))}."
         )
-    members = {k: _invert(m, items[k], (*path, k)) for k, m in node.members.items()}
+    members = {k: _invert(m, items[k], (*path, k), far_ties) for k, m in node.members.items()}
     if node.kind is dict:
         return members
     is_named = hasattr(node.kind, "_fields")
@@ -113,6 +118,17 @@ class _Read(Mapping[str, Any]):
             return getattr(self._instance, name)  # the user's own bijection: the matrix itself
         return parameter.read(self._instance)
 
+    def factor(self, name: str) -> Any:
+        return self._node.recipe.parameters[name].read(self._instance)
+
+    def given(self, name: str) -> Any:
+        """The matrix itself, of a parameter that is carried as its factor; else None."""
+        build = self._node.recipe.build
+        if self._node.slots[name].argument is None or build not in ALTERNATIVES:
+            return None
+        holder = ALTERNATIVES[build][1](self._instance)
+        return getattr(holder, KEPT_AS.get(name, name))
+
     def __iter__(self) -> Any:
         return iter(self._node.slots)
 
@@ -120,114 +136,26 @@ class _Read(Mapping[str, Any]):
         return len(self._node.slots)
 
 
-def unconstrained(value: Any, slot: Free, values: Mapping[str, Any], path: tuple[Any, ...]) -> Any:
-    """``value`` through the inverse bijection, refusing what lies on or next to a boundary."""
+def unconstrained(
+    value: Any, slot: Free, values: Mapping[str, Any], path: tuple[Any, ...], given: Any = None
+) -> Any:
+    """``value`` through the inverse bijection, refusing what lies on or next to a boundary.
+
+    ``given`` is what the user wrote, where ``value`` is a factor of that.
+    """
     if not isinstance(value, jax.core.Tracer):
-        given = np.asarray(value)
-        if given.dtype == object or np.iscomplexobj(given):
+        array = np.asarray(value)
+        if array.dtype == object or np.iscomplexobj(array):
             raise TypeError(f"{_dotted(path)} must be a real array, got {type(value).__name__}.")
     dtype = jnp.result_type(value, jnp.result_type(float))
     x = jnp.asarray(value, dtype)
     bijection = resolve_bijection(slot, values)
     u = jnp.asarray(bijection.inv(x), dtype)
     if not isinstance(u, jax.core.Tracer):
-        _check_interior(value, u, bijection, slot, path)
+        check_interior(value if given is None else given, u, bijection, slot, _dotted(path))
     if slot.shape is not None and u.shape[u.ndim - len(slot.shape) :] != slot.shape:
         raise ValueError(f"{_dotted(path)} must have shape (*batch, *{slot.shape}), got {u.shape}.")
     return u
-
-
-def _check_interior(value: Any, u: Any, bijection: Any, slot: Free, path: tuple[Any, ...]) -> None:
-    if np.isnan(np.asarray(value, float)).any():
-        raise ValueError(f"{_dotted(path)} is NaN: give a finite initial value.")
-    if _is_interior(u, bijection):
-        return
-    what = constraint_name(slot.constraint if slot.constraint is not None else bijection.codomain)
-    works = _nearby(value, u, bijection)
-    raise ValueError(
-        f"{_dotted(path)} = {_shown(value)} lies on, next to or outside the boundary of its "
-        f"constraint ({what}), where the unconstrained value is not finite.\n"
-        f"A value that works: {_shown(works)}."
-    )
-
-
-def _is_interior(u: Any, bijection: Any) -> bool:
-    u = np.asarray(u)
-    return bool(np.isfinite(u).all() and (np.abs(_log_scaled(u, bijection)) <= _LIMIT).all())
-
-
-def _log_scaled(u: np.ndarray, bijection: Any) -> np.ndarray:
-    """The coordinates of ``u`` that go through exp or a sigmoid; the others may be any size."""
-    while isinstance(bijection, nt.IndependentTransform):
-        bijection = bijection.base_transform
-    if isinstance(bijection, nt.ComposeTransform):
-        bijection = bijection.parts[0]
-    if isinstance(bijection, Softplus):
-        return np.minimum(u, 0)
-    if isinstance(bijection, (CovarianceFactor, nt.LowerCholeskyTransform)):
-        n = CovarianceFactor._size(u.shape[-1])
-        return u[..., -n:]
-    if isinstance(bijection, Ordered) and type(bijection) is Ordered:
-        return u[..., 1:]
-    if isinstance(bijection, nt.IdentityTransform) or getattr(
-        bijection.codomain, "base_constraint", bijection.codomain
-    ) in (nt.constraints.real, nt.constraints.circular):
-        return np.zeros(1)
-    return u
-
-
-def _nearby(value: Any, u: Any, bijection: Any) -> Any:
-    """A value close to ``value`` that does work; at worst, the image of zero."""
-    value = np.asarray(value, float)
-    for candidate in _candidates(value, bijection):
-        try:
-            x = jnp.asarray(candidate, u.dtype)
-            if np.isfinite(candidate).all() and _is_interior(bijection.inv(x), bijection):
-                return np.asarray(x)
-        except (TypeError, ValueError):
-            continue
-    return np.asarray(bijection(jnp.zeros_like(u)))
-
-
-def _candidates(value: np.ndarray, bijection: Any) -> Any:
-    while isinstance(bijection, nt.IndependentTransform):
-        bijection = bijection.base_transform
-    name = constraint_name(bijection.codomain)
-    if isinstance(bijection, (Exp, Softplus, LowerBound)):
-        bound = np.asarray(getattr(bijection, "floor", getattr(bijection, "bound", 0.0)))
-        yield np.maximum(value, bound + 1e-3 * np.maximum(1, np.abs(bound)))
-    elif isinstance(bijection, UpperBound):
-        bound = np.asarray(bijection.bound)
-        yield np.minimum(value, bound - 1e-3 * np.maximum(1, np.abs(bound)))
-    elif "interval" in name:
-        low, high = (
-            np.asarray(getattr(bijection.codomain, f"{s}_bound")) for s in ("lower", "upper")
-        )
-        margin = 1e-3 * (high - low)
-        yield np.clip(value, low + margin, high - margin)
-    elif name == "simplex":
-        raised = np.maximum(value, 1e-3)
-        yield raised / raised.sum(-1, keepdims=True)
-    elif "ordered" in name:
-        gaps = 1e-3 * np.maximum(1, np.abs(value).max(-1, keepdims=True))
-        spread = np.sort(value, -1) + gaps * np.arange(value.shape[-1])
-        yield (
-            spread
-            if "positive" not in name
-            else np.maximum(spread, gaps * (1 + np.arange(value.shape[-1])))
-        )
-    elif value.ndim >= 2:
-        eye = np.eye(value.shape[-1])
-        size = np.maximum(np.abs(np.nan_to_num(value)).max(), 1.0)
-        yield np.nan_to_num(value) + 1e-3 * size * eye
-
-
-def _shown(value: Any) -> str:
-    value = np.asarray(value, float)
-    if value.ndim == 0:
-        return f"{float(value):.6g}"
-    text = np.array2string(value, precision=4, threshold=12, edgeitems=2, separator=", ")
-    return " ".join(text.split())
 
 
 def _check_held(recipe: Any, name: str, slot: Fixed, values: _Read, path: tuple[Any, ...]) -> None:
@@ -248,34 +176,53 @@ def _check_held(recipe: Any, name: str, slot: Fixed, values: _Read, path: tuple[
 
 
 def _check_tied(name: str, slot: Tied, values: _Read, path: tuple[Any, ...]) -> None:
-    if slot.source not in values._node.slots:
-        return  # tied across the tree: not seen from here; what the source has is what it becomes
     expected = values[slot.source]
     if slot.function is not None:
         expected = slot.function(expected)
-    if not _agree(values[name], expected, 1e-4):
+    _check_follows(slot, values[name], expected, path)
+
+
+def _check_far_tie(
+    run: Evaluation, node: Node, name: str, values: _Read, path: tuple[Any, ...]
+) -> None:
+    """The source is elsewhere in the tree: it is what the params found for it make of it."""
+    slot = node.slots[name]
+    argument, expected = run.tied_to(node, slot, path)
+    is_factor = slot.function is None and argument == node.recipe.parameters[name].argument
+    _check_follows(slot, values.factor(name) if is_factor else values[name], expected, path)
+
+
+def _check_follows(slot: Tied, actual: Any, expected: Any, path: tuple[Any, ...]) -> None:
+    if not _agree(actual, expected, 1e-4):
         raise ValueError(
             f"{_dotted(path)} is tied to {slot.source!r} and would be {_brief(expected)}, but the "
-            f"distribution has {_brief(values[name])}."
+            f"distribution has {_brief(actual)}."
         )
 
 
 def _agree(actual: Any, expected: Any, tolerance: float = 1e-6) -> bool:
     if actual is expected:
         return True
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((actual, expected))):
+    (a, kind), (b, other_kind) = jax.tree.flatten(actual), jax.tree.flatten(expected)
+    if kind != other_kind:
+        return False
+    return all(_agree_leaf(x, y, tolerance) for x, y in zip(a, b, strict=True))
+
+
+def _agree_leaf(actual: Any, expected: Any, tolerance: float) -> bool:
+    if actual is expected or any(isinstance(x, jax.core.Tracer) for x in (actual, expected)):
         return True
     try:
         a, b = np.asarray(actual), np.asarray(expected)
-        if a.dtype != object and b.dtype != object:
+        if a.dtype.kind in "biufc" and b.dtype.kind in "biufc":
             return bool(np.allclose(a, b, rtol=tolerance, atol=tolerance))
-    except (TypeError, ValueError):
-        pass
-    return type(actual) is type(expected)
+        return bool(actual == expected)
+    except (TypeError, ValueError):  # a sparse matrix, or shapes that do not broadcast
+        return type(actual) is type(expected) and np.shape(actual) == np.shape(expected)
 
 
 def _brief(value: Any) -> str:
     try:
-        return _shown(value)
+        return shown(value)
     except (TypeError, ValueError):
         return repr(value)

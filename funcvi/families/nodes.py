@@ -1,6 +1,6 @@
 """From a class, a constructor, an instance or a joint of these to the tree that a family walks."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -86,6 +86,11 @@ def _instance_slot(
 
 
 def _from_constructor(constructor: Any, overrides: Mapping[str, Any]) -> Any:
+    if not isinstance(constructor, Hashable):  # recipes are cached by constructor
+        raise TypeError(
+            "expected a numpyro distribution (class, constructor or instance), "
+            f"got {constructor!r}."
+        )
     recipes = recipes_for(constructor)
     named = set(overrides)
     fitting = [r for r in recipes if named <= set(r.parameters)]

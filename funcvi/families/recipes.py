@@ -1,4 +1,4 @@
-"""Recipes: one parameterisation of one constructor each, derived from the class where that is enough.
+"""Recipes: one parameterisation of one constructor each, derived from the class where it can be.
 
 A class's signature and ``arg_constraints`` say most of it; ``tables`` holds the rest. The public
 names of numpyro that are functions get recipes of the classes that they return.
@@ -42,8 +42,8 @@ def _zero_sum(scale: Any, event_shape: tuple[int, ...]) -> dist.Distribution:
     # numpyro would broadcast a batch of scales against the event, silently.
     if jnp.ndim(scale) > 0:
         raise ValueError(
-            f"ZeroSumNormal has no batch in numpyro: scale must be a scalar, got {jnp.shape(scale)}. "
-            "Map over the params with jax.vmap instead."
+            "ZeroSumNormal has no batch in numpyro: scale must be a scalar, got shape "
+            f"{jnp.shape(scale)}. Map over the params with jax.vmap instead."
         )
     return dist.ZeroSumNormal(scale, event_shape)
 

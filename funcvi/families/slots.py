@@ -40,7 +40,7 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Tied:
-    """Equal to ``function`` of another parameter: a sibling's name, or a dotted path from the top."""
+    """``function`` of another parameter: a sibling's name, or a dotted path from the top."""
 
     source: str
     function: Callable[[Any], Any] | None = None

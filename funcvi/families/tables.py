@@ -68,7 +68,9 @@ def _marginal(name: str) -> Parameter:
     return Parameter(
         "free",
         constraints.independent(constraints.positive, 1),
-        read=lambda d: jnp.broadcast_to(getattr(d.marginal_dist, name), d.marginal_dist.batch_shape),
+        read=lambda d: jnp.broadcast_to(
+            getattr(d.marginal_dist, name), d.marginal_dist.batch_shape
+        ),
     )
 
 
@@ -176,7 +178,7 @@ def _attribute(name: str) -> Callable[[Any], Any]:
 def _signed(name: str, default: Any = MISSING) -> Parameter:
     return Parameter(
         "free",
-        constraints.real,
+        "non-zero real",
         SignedExp(False),
         read=_attribute(name),
         default=default,

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
+from numpyro.distributions import transforms as nt
 from numpyro.distributions.discrete import ZeroInflatedLogits, ZeroInflatedProbs
 from numpyro.distributions.mixtures import _MixtureBase
 
@@ -116,10 +117,8 @@ def score_obstacle(d: Any) -> str | None:
     if isinstance(d, dist.FoldedDistribution):
         return score_obstacle(d.base_dist)
     if isinstance(d, _WRAPPERS):
-        if isinstance(d, dist.TransformedDistribution) and _is_traced(d.transforms):
-            # A learned transform is fine for the density, which follows it, unless it moves the
-            # support; supports on the whole real line cannot move.
-            pass
+        if isinstance(d, dist.TransformedDistribution) and _carries_edges(d):
+            return f"the support of {name} moves with the parameters of its transforms"
         return score_obstacle(d.base_dist)
     return None
 
@@ -130,13 +129,39 @@ def _moves(d: dist.Distribution) -> bool:
     return _is_traced(edges)
 
 
+def _carries_edges(d: dist.TransformedDistribution) -> bool:
+    """Whether a learned transform acts where the support has an edge.
+
+    numpyro's own answer, the codomain of the last transform, forgets the edges that an affine one
+    carries along.
+    """
+    whole = _is_whole(support_of(d.base_dist))
+    parts = list(d.transforms)
+    while parts:
+        part = parts.pop(0)
+        if isinstance(part, nt.ComposeTransform):
+            parts = [*part.parts, *parts]
+            continue
+        if not whole and _is_traced(part) and not isinstance(part, nt.PowerTransform):
+            return True
+        whole = whole and _is_whole(_base(part.codomain))
+    return False
+
+
+def _is_whole(constraint: Any) -> bool:
+    return constraint is constraints.real
+
+
 def _is_traced(tree: Any) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def support_of(d: dist.Distribution) -> Any:
     """The support with the wrapping into events taken off."""
-    support = d.support
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return support
+    return _base(d.support)
+
+
+def _base(constraint: Any) -> Any:
+    while isinstance(constraint, constraints.independent):
+        constraint = constraint.base_constraint
+    return constraint

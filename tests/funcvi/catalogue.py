@@ -227,7 +227,9 @@ SINGLE: dict[str, Callable[[], Any]] = {
     "Multinomial/probs": lambda: dist.Multinomial(5, probs=probs()),
     "Multinomial/logits": lambda: dist.Multinomial(5, logits=logits()),
     "MultinomialLogits": lambda: dist.MultinomialLogits(logits(), 5),
-    "MultinomialProbs": lambda: dist.MultinomialProbs(probs(), jnp.array([5, 7]), total_count_max=7),
+    "MultinomialProbs": lambda: dist.MultinomialProbs(
+        probs(), jnp.array([5, 7]), total_count_max=7
+    ),
     "MultivariateNormal/covariance": lambda: dist.MultivariateNormal(
         a([0.2, -0.4], [0.9, 0.3]), covariance_matrix=covariance()
     ),
@@ -352,7 +354,9 @@ NESTINGS: dict[str, Callable[[], Any]] = {
     ),
     "TransformedDistribution/compose": lambda: dist.TransformedDistribution(
         normal(),
-        nt.ComposeTransform([nt.AffineTransform(0.3, 0.7), nt.ComposeTransform([nt.ExpTransform()])]),
+        nt.ComposeTransform(
+            [nt.AffineTransform(0.3, 0.7), nt.ComposeTransform([nt.ExpTransform()])]
+        ),
     ),
     "TransformedDistribution/independent": lambda: dist.TransformedDistribution(
         normal().to_event(1), nt.IndependentTransform(nt.AffineTransform(0.3, a(0.7, 1.2)), 1)

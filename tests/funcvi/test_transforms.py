@@ -1,4 +1,4 @@
-"""Laws of every transform: round trip, Jacobian, codomain, extremes, shapes, pytree, jit and vmap."""
+"""Laws of every transform: round trip, Jacobian, codomain, extremes, shapes, pytree, jit, vmap."""
 
 from collections.abc import Callable
 from typing import Any
@@ -121,7 +121,9 @@ def test_extremes_are_finite_and_strictly_inside(name: str, kind: str) -> None:
     assert np.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if "Bound" in n or "Interval" in n or "/fl" in n])
+@pytest.mark.parametrize(
+    "name", [n for n in NAMES if "Bound" in n or "Interval" in n or "/fl" in n]
+)
 @pytest.mark.parametrize("x", [-60.0, 60.0])
 def test_saturation_keeps_a_derivative_to_return_by(name: str, x: float) -> None:
     transform, shape = CASES[name][0](), CASES[name][1]

@@ -29,8 +29,8 @@ def add_batch_axis(node: Any, instance: Any, params: Any, rank: int | None = Non
         made = {k: add_batch_axis(node.members[k], items[k], params[k]) for k in keys}
         if node.kind is dict:
             return made
-        return type(params)(*made.values()) if hasattr(params, "_fields") else node.kind(
-            made.values()
+        return (
+            type(params)(*made.values()) if hasattr(params, "_fields") else node.kind(made.values())
         )
     if not isinstance(node, Node):
         return params

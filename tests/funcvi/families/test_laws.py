@@ -1,4 +1,4 @@
-"""Laws that every family keeps: both directions, gradients, jit, vmap, batches, extremes, dtypes."""
+"""Laws of every family: both directions, gradients, jit, vmap, batches, extremes, dtypes."""
 
 from dataclasses import replace
 from functools import cache
@@ -233,7 +233,12 @@ def received(q: Family, params: Any) -> list[tuple[str, Any, Any, dict[str, Any]
     log: list[Any] = []
     Family(recording(q._root, log))(params)
     return [
-        (f"{node.recipe.name}.{slot.argument or name}", slot, arguments[slot.argument or name], arguments)
+        (
+            f"{node.recipe.name}.{slot.argument or name}",
+            slot,
+            arguments[slot.argument or name],
+            arguments,
+        )
         for node, arguments in log
         for name, slot in node.slots.items()
         if isinstance(slot, Free)
