@@ -133,11 +133,10 @@ def pareto_k_hat(log_ratios: np.ndarray) -> float:
     ordered = np.sort(log_ratios - log_ratios.max())
     cutoff = max(np.exp(ordered[-tail_size - 1]), np.finfo(np.float64).tiny)
     excess = np.exp(ordered[-tail_size:]) - cutoff
-    if excess[-1] <= 10 * np.finfo(np.float64).eps:
-        return float("-inf")
+    few_carry_all = excess[-1] > 0.5
     excess = excess[excess > 0]
-    if len(excess) < 5:
-        return float("inf")
+    if len(excess) < 5:  # no tail to fit: ratios that are equal up to rounding, or a few spikes
+        return float("inf") if few_carry_all else float("-inf")
     k, count = _pareto_shape(excess), len(excess)
     return float((count * k + 10 * 0.5) / (count + 10))
 
