@@ -300,7 +300,7 @@ def test_inverse_of_another_kind() -> None:
         joint.inverse(dist.Normal())
     with pytest.raises(ValueError, match=r"must have members \['x'\]; got \['y'\]"):
         joint.inverse({"y": dist.Normal()})
-    with pytest.raises(TypeError, match="is of Bernoulli, got Poisson|is of BernoulliProbs"):
+    with pytest.raises(TypeError, match=r"is of Bernoulli, got Poisson|is of BernoulliProbs"):
         fv.family(dist.Bernoulli).inverse(dist.Poisson(1.0))
 
 
