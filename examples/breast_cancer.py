@@ -56,14 +56,16 @@ def infer(x, malignant, num_steps):
 
 
 def table(draws):
-    rows = [f"{'per standard deviation':24}{'mean':>8}{'sd':>8}{'5%':>8}{'95%':>8}{'odds':>8}"]
+    rows = [
+        f"{'per standard deviation':24}{'mean':>8}{'sd':>8}{'5%':>8}{'95%':>8}{'odds ratio':>12}"
+    ]
     columns = {"intercept": draws["intercept"]}
     columns |= {name: draws["weights"][:, i] for i, name in enumerate(FEATURES)}
     for name, values in columns.items():
         low, high = np.quantile(values, [0.05, 0.95])
         mean, sd = values.mean(), values.std()
         odds = np.exp(values).mean()
-        rows.append(f"{name:24}{mean:8.2f}{sd:8.2f}{low:8.2f}{high:8.2f}{odds:8.2f}")
+        rows.append(f"{name:24}{mean:8.2f}{sd:8.2f}{low:8.2f}{high:8.2f}{odds:12.2f}")
     return "\n".join(rows)
 
 

@@ -5,7 +5,7 @@ in [-80, 80], in float32 too: an optimiser that overshoots lands on an extreme b
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from funcvi.transforms import (
 
 __all__ = ["bijection_for", "constraint_name"]
 
-Bijection = nt.Transform
+Bijection: TypeAlias = nt.Transform
 
 
 def bijection_for(constraint: constraints.Constraint) -> Bijection:

@@ -25,7 +25,7 @@ _ORDERED = (type(constraints.ordered_vector), type(constraints.positive_ordered_
 
 
 def check_pair(q: Any, p: Any, label: str) -> None:
-    """Raise ValueError where the divergence is undefined or infinite whatever the parameters are."""
+    """Raise ValueError where the divergence is undefined or infinite for any parameters."""
     names = f"q{label} = {type(q).__name__}", f"p{label} = {type(p).__name__}"
     if q.event_shape != p.event_shape:
         raise ValueError(
@@ -52,8 +52,8 @@ def check_pair(q: Any, p: Any, label: str) -> None:
         )
     if _has_atom(q) and not _has_atom(p):
         raise ValueError(
-            f"KL(q || p) is infinite: {names[0]} gives zero a probability, {names[1]} has a density "
-            "there. Choose two hurdles, or none."
+            f"KL(q || p) is infinite: {names[0]} gives zero a probability, {names[1]} has a "
+            "density there. Choose two hurdles, or none."
         )
 
 

@@ -113,6 +113,7 @@ def enumeration(q: Any, log_p: LogProb, key: Key | None, num_samples: int) -> Ar
             'components, so it cannot be enumerated: use estimator="score_function".'
         )
     weights, draw = parts
+    assert key is not None
     x = draw(key, num_samples)  # (components, samples, *batch, *event)
     f = jax.vmap(lambda x: jnp.mean(q.log_prob(x) - log_p(x), axis=0))(x)
     return jnp.sum(jnp.moveaxis(weights, -1, 0) * f, axis=0)

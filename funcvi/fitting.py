@@ -250,12 +250,15 @@ def _scalar(value: Any) -> jax.Array:
 
 def _resumed(result: Fit, optimizer: Any) -> State:
     expected = init.eval_shape(result.params, optimizer).optimizer_state
-    if jax.tree.structure(expected) != jax.tree.structure(result.state.optimizer_state):
+    structures: list[Any] = [
+        jax.tree.structure(state) for state in (expected, result.state.optimizer_state)
+    ]
+    if structures[0] != structures[1]:
         raise ValueError(
-            "this fit was made with another optimizer, whose state does not suit this one: continue "
-            "with the same, or start anew from fit.params."
+            "this fit was made with another optimizer, whose state does not suit this one: "
+            "continue with the same, or start anew from fit.params."
         )
-    return result.state._replace(run=np.zeros((), np.int32))
+    return result.state._replace(run=jax.device_put(np.int32(0)))
 
 
 def _checked_params(params: Params) -> Params:
@@ -324,7 +327,8 @@ def _check_call(
 def _check_key(key: Any) -> None:
     dtype = getattr(key, "dtype", None)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and key.shape == ()
-    words = 2 if jax.config.jax_default_prng_impl == "threefry2x32" else 4
+    default = jax.config.jax_default_prng_impl  # type: ignore[attr-defined]
+    words = 2 if default == "threefry2x32" else 4
     legacy = dtype == jnp.uint32 and key.shape == (words,)
     if not (typed or legacy):
         got = type(key).__name__ if dtype is None else f"{dtype}{list(key.shape)}"

@@ -148,7 +148,8 @@ def check_gradients(
 
     found = jax.jit(lambda ks: jax.lax.map(one, ks))(keys)
     score, said = _score_slopes(value, flat, directions, keys)
-    evaluations = _Evaluations(*(np.asarray(x, np.float64) for x in found), score)
+    gradient, wide, narrow, values = (np.asarray(x, np.float64) for x in found)
+    evaluations = _Evaluations(gradient, wide, narrow, values, score)
     eps = float(jnp.finfo(flat.dtype).eps)
     rows = [_row(n, evaluations.of(owner == i), threshold, eps) for i, n in enumerate(names)]
     return GradientCheck(tuple(rows), num_evaluations, said)
@@ -166,8 +167,8 @@ class _Evaluations(NamedTuple):
     def of(self, mine: np.ndarray) -> "_Evaluations":
         """Those along some of the directions."""
         score = None if self.score is None else self.score[:, mine]
-        slopes = (x[:, mine] for x in (self.gradient, self.wide, self.narrow))
-        return _Evaluations(*slopes, self.values, score)
+        gradient, wide, narrow = (x[:, mine] for x in (self.gradient, self.wide, self.narrow))
+        return _Evaluations(gradient, wide, narrow, self.values, score)
 
 
 def _directions(params: Params, key: Key) -> tuple[list[str], np.ndarray, Array]:

@@ -16,7 +16,7 @@ def members_of(joint: Any) -> dict[Any, Any]:
     return dict(joint) if isinstance(joint, Mapping) else dict(enumerate(joint))
 
 
-def joint_like(kind: type, members: Mapping[Any, Any]) -> Any:
+def joint_like(kind: Any, members: Mapping[Any, Any]) -> Any:
     """A joint of this kind with these members, in this order."""
     if issubclass(kind, Mapping):
         return dict(members)

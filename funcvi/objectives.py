@@ -1,6 +1,5 @@
 """Objectives: pure functions whose gradient is right, or that refuse."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,7 +11,7 @@ from numpyro.distributions.kl import kl_divergence
 from funcvi import estimators as est
 from funcvi._types import Joint, Key
 from funcvi.compare import check_pair
-from funcvi.families.nodes import is_joint
+from funcvi.joints import is_joint, members_of
 from funcvi.sampling.draw import unvalidated
 from funcvi.sampling.flow import pathwise_obstacle, score_obstacle
 
@@ -89,8 +88,7 @@ def _joint_kl(
 ) -> Array:
     if not (is_joint(q) and is_joint(p)):
         raise TypeError(f"q{label} and p{label} must both be joints, or neither.")
-    ours = dict(q) if isinstance(q, Mapping) else dict(enumerate(q))
-    theirs = dict(p) if isinstance(p, Mapping) else dict(enumerate(p))
+    ours, theirs = members_of(q), members_of(p)
     if set(ours) != set(theirs):
         raise ValueError(
             f"q{label} has members {sorted(map(str, ours))}, p{label} has "

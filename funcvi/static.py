@@ -1,8 +1,8 @@
 """When two calls are the same program: what a compiled fit may be reused for.
 
-``jax.jit`` compares static arguments by identity. For a loss that is too weak (a global that it reads
-may have been rebound since: training would go on against the stale one), and for an optimiser too
-strong (``optax.adam(1e-2)`` written twice is the same program).
+``jax.jit`` compares static arguments by identity. For a loss that is too weak (a global that it
+reads may have been rebound since: training would go on against the stale one), and for an
+optimiser too strong (``optax.adam(1e-2)`` written twice is the same program).
 """
 
 import functools
@@ -57,8 +57,8 @@ def _referred(value: Any, seen: set[int]) -> Iterator[Any]:
         return
     seen.add(id(value))
     if is_dataclass(value) and not isinstance(value, type):
-        for name in fields(value):  # a target holds its model
-            yield from _referred(getattr(value, name.name, None), seen)
+        for field in fields(value):  # a target holds its model
+            yield from _referred(getattr(value, field.name, None), seen)
     elif isinstance(value, types.FunctionType) and _is_followed(value):
         for cell in value.__closure__ or ():
             yield from _referred(_contents(cell), seen)

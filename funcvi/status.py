@@ -14,7 +14,7 @@ _BATCHES = 10
 
 @dataclass(frozen=True)
 class Status:
-    """``name`` is "converged", "out of budget" or "diverged"; ``message`` says why and what to do."""
+    """``name`` is "converged", "out of budget" or "diverged"; ``message`` says why."""
 
     name: str
     message: str
@@ -26,9 +26,10 @@ class Status:
 def judge(losses: np.ndarray, state: Any, patience: int) -> Status:
     """The status of a fit with these losses, ending in this state.
 
-    Converged means: over the last half of the steps the loss fell by no more than twice the standard
-    error of that fall, by the method of batch means (so autocorrelated losses are not mistaken for
-    precise ones). The best single value plays no part: on a noisy loss it is luck.
+    Converged means: over the last half of the steps the loss fell by no more than twice the
+    standard error of that fall, by the method of batch means (so autocorrelated losses are not
+    mistaken for precise ones); or by less than a thousandth, of a nat and of all it ever fell. The
+    best single value plays no part: on a noisy loss it is luck.
     """
     if int(state.run) >= patience:
         return _diverged(losses, state, patience)
@@ -49,16 +50,19 @@ def judge(losses: np.ndarray, state: Any, patience: int) -> Status:
     if _above(newer, start) or (relapse and _above(newer, older)):
         return Status(
             "diverged",
-            f"the loss rose from {min(start.mean(), older.mean()):.4g} to {newer.mean():.4g}. Lower the learning rate, "
-            f"or clip: optax.chain(optax.clip_by_global_norm(1.0), optimizer).{skipped}",
+            f"the loss rose from {min(start.mean(), older.mean()):.4g} to {newer.mean():.4g}. "
+            "Lower the learning rate, or clip: "
+            f"optax.chain(optax.clip_by_global_norm(1.0), optimizer).{skipped}",
         )
-    said = f"over the last half the loss fell by {fall:.3g} +- {error:.2g}"
-    if fall <= max(2 * error, _resolution(kept), 1e-4 * abs(rise)):
+    said = f"over the last half the loss changed by {-fall:+.2g} +- {error:.1g}"
+    if fall <= 2 * error:
         return Status("converged", f"{said}, no more than its noise.{skipped}")
+    if fall <= max(1e-3 * min(abs(rise), 1.0), _resolution(kept)):
+        return Status("converged", f"{said}, which is negligible.{skipped}")
     return Status(
         "out of budget",
-        f"{said} and is still falling: continue with fv.fit(loss, fit, optimizer, ...), or raise "
-        f"the learning rate.{skipped}",
+        f"{said}, so it is still falling: continue with fv.fit(loss, fit, optimizer, ...), or "
+        f"raise the learning rate.{skipped}",
     )
 
 
@@ -89,14 +93,15 @@ def _resolution(values: np.ndarray) -> float:
 def _diverged(losses: np.ndarray, state: Any, patience: int) -> Status:
     finite = np.flatnonzero(np.isfinite(losses))
     remedy = (
-        "Lower the learning rate (a tenth of it first), take the mean over draws and not their sum, "
-        "or clip: optax.chain(optax.clip_by_global_norm(1.0), optimizer)."
+        "Lower the learning rate (a tenth of it first), take the mean over draws and not their "
+        "sum, or clip: optax.chain(optax.clip_by_global_norm(1.0), optimizer)."
     )
     if not len(finite):
         return Status(
             "diverged",
             f"the loss or its gradient was non-finite at the initial params, {patience} times in a "
-            "row; nothing was learned. Start where the loss is finite: check data, supports, priors.",
+            "row; nothing was learned. Start where the loss is finite: check data, supports and "
+            "priors.",
         )
     return Status(
         "diverged",

@@ -74,7 +74,7 @@ class Exp(_WithBounds):
     domain = constraints.real
 
     def __init__(self, floor: ArrayLike = 0.0) -> None:
-        self.floor = floor
+        self.floor: Any = floor
 
     @property
     def codomain(self) -> Any:
@@ -105,7 +105,7 @@ class Softplus(_WithBounds):
     domain = constraints.real
 
     def __init__(self, floor: ArrayLike = 0.0) -> None:
-        self.floor = floor
+        self.floor: Any = floor
 
     @property
     def codomain(self) -> Any:
@@ -132,7 +132,7 @@ class LowerBound(_WithBounds):
     domain = constraints.real
 
     def __init__(self, bound: ArrayLike) -> None:
-        self.bound = bound
+        self.bound: Any = bound
 
     @property
     def codomain(self) -> Any:
@@ -155,7 +155,7 @@ class UpperBound(_WithBounds):
     domain = constraints.real
 
     def __init__(self, bound: ArrayLike) -> None:
-        self.bound = bound
+        self.bound: Any = bound
 
     @property
     def codomain(self) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 
 from funcvi.families.parameter import MISSING
 from funcvi.families.slots import Choice, Fixed, Free, JointNode, Node, Tied
+from funcvi.joints import joint_like
 
 __all__ = ["Evaluation", "learned_names"]
 
@@ -40,7 +41,7 @@ class Evaluation:
                 key: self._build(member, given[key], (*path, key))
                 for key, member in node.members.items()
             }
-            return _rebuild_joint(node, members)
+            return joint_like(node.kind, members)
         node = _chosen(node, params, path)
         if node.recipe.transparent is None:
             _check_keys(node, params, path)
@@ -248,13 +249,6 @@ def _joint_params(node: JointNode, params: Any, path: tuple[Any, ...]) -> Any:
         )
     _check_length(params, node.members, path)
     return params
-
-
-def _rebuild_joint(node: JointNode, members: dict[Any, Any]) -> Any:
-    if node.kind is dict:
-        return members
-    values = members.values()
-    return node.kind(*values) if hasattr(node.kind, "_fields") else node.kind(values)
 
 
 def _check_length(given: Any, expected: Any, path: tuple[Any, ...]) -> None:

@@ -9,11 +9,11 @@ import numpy as np
 
 from funcvi.families.evaluate import Evaluation, _at, _dotted, has_params, resolve_bijection
 from funcvi.families.interior import check_interior, shown
-from funcvi.families.nodes import is_joint
 from funcvi.families.parameter import MISSING
 from funcvi.families.recipes import recipe_of
 from funcvi.families.slots import Choice, Fixed, Free, JointNode, Node, Tied
 from funcvi.families.tables import ALTERNATIVES, KEPT_AS
+from funcvi.joints import is_joint, joint_like, members_of
 
 __all__ = ["invert"]
 
@@ -66,17 +66,14 @@ def _invert_joint(node: JointNode, joint: Any, path: tuple[Any, ...], far_ties: 
         raise TypeError(
             f"this family{_at(path)} is a joint of {len(node.members)}, got {_kind_name(joint)}."
         )
-    items = dict(joint) if isinstance(joint, Mapping) else dict(enumerate(joint))
+    items = members_of(joint)
     if set(items) != set(node.members):
         raise ValueError(
             f"the joint{_at(path)} must have members {sorted(map(str, node.members))}; "
             f"got {sorted(map(str, items))}."
         )
     members = {k: _invert(m, items[k], (*path, k), far_ties) for k, m in node.members.items()}
-    if node.kind is dict:
-        return members
-    is_named = hasattr(node.kind, "_fields")
-    return node.kind(*members.values()) if is_named else node.kind(members.values())
+    return joint_like(node.kind, members)
 
 
 def _choose(node: Choice, instance: Any, path: tuple[Any, ...]) -> Node:
@@ -203,9 +200,10 @@ def _check_follows(slot: Tied, actual: Any, expected: Any, path: tuple[Any, ...]
 def _agree(actual: Any, expected: Any, tolerance: float = 1e-6) -> bool:
     if actual is expected:
         return True
-    (a, kind), (b, other_kind) = jax.tree.flatten(actual), jax.tree.flatten(expected)
-    if kind != other_kind:
+    kinds: list[Any] = [jax.tree.structure(tree) for tree in (actual, expected)]
+    if kinds[0] != kinds[1]:
         return False
+    a, b = jax.tree.leaves(actual), jax.tree.leaves(expected)
     return all(_agree_leaf(x, y, tolerance) for x, y in zip(a, b, strict=True))
 
 

@@ -15,13 +15,9 @@ from funcvi.bijections import bijection_for
 from funcvi.families.parameter import MISSING, Parameter, Recipe
 from funcvi.families.recipes import default_bijection, recipe_of, recipes_for
 from funcvi.families.slots import Choice, Fixed, Free, JointNode, Node, Tied
+from funcvi.joints import is_joint, members_of
 
-__all__ = ["is_joint", "node_of"]
-
-
-def is_joint(value: Any) -> bool:
-    """Whether this is a joint: a dict, tuple or list (a NamedTuple counts as a tuple)."""
-    return isinstance(value, (Mapping, tuple, list))
+__all__ = ["node_of"]
 
 
 def node_of(of: Any, overrides: Mapping[str, Any]) -> Any:
@@ -36,11 +32,12 @@ def node_of(of: Any, overrides: Mapping[str, Any]) -> Any:
 
 
 def _joint(of: Any, overrides: Mapping[str, Any]) -> JointNode:
-    items = dict(of) if isinstance(of, Mapping) else dict(enumerate(of))
+    items = members_of(of)
     if not items:
         raise ValueError("an empty joint has no parameters: give at least one distribution.")
     _check_names(overrides, [str(k) for k in items], "the joint")
-    members = {k: node_of(v, overrides.get(k, overrides.get(str(k), {}))) for k, v in items.items()}
+    given: dict[Any, Any] = dict(overrides)
+    members = {k: node_of(v, given.get(k, given.get(str(k), {}))) for k, v in items.items()}
     kind = dict if isinstance(of, Mapping) else type(of)
     return JointNode(kind, members)
 
@@ -62,7 +59,6 @@ def _from_instance(instance: Any, overrides: Mapping[str, Any]) -> Any:
 def _instance_slot(
     recipe: Recipe, name: str, parameter: Parameter, instance: Any, override: Any
 ) -> Any:
-    assert parameter.read is not None
     if parameter.kind == "nested":
         value = parameter.read(instance)
         if override is MISSING or isinstance(override, Mapping):

@@ -30,7 +30,7 @@ class Parameter:
     constraint: Any = None
     bijection: Any = None
     argument: str | None = None
-    read: Callable[[Any], Any] | None = None
+    read: Any = None  # from an instance, the value
     default: Any = MISSING
     held: bool = False  # free to learn, but fixed where an instance gives its value
     per_instance: Callable[[Any], Any] | None = None  # a bijection that depends on the first value

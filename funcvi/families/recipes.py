@@ -58,9 +58,9 @@ _BUILD: dict[Any, Callable[..., Any]] = {
 
 
 def _derive(cls: type) -> tuple[Recipe, ...]:
-    signature = inspect.signature(cls.__init__)
-    names = [n for n in list(signature.parameters)[1:] if n != "validate_args"]
-    parameters = {n: _parameter(cls, n, signature.parameters[n].default) for n in names}
+    arguments = inspect.signature(cls).parameters
+    names = [n for n in arguments if n != "validate_args"]
+    parameters = {n: _parameter(cls, n, arguments[n].default) for n in names}
     transparent = TRANSPARENT.get(cls)
     build = _BUILD.get(cls, cls)
     if cls not in ALTERNATIVES:
@@ -71,10 +71,16 @@ def _derive(cls: type) -> tuple[Recipe, ...]:
             cls.__name__,
             build,
             {n: p for n, p in parameters.items() if n == chosen or n not in alternatives},
-            matches=lambda d, chosen=chosen: _given(holder(d), alternatives) == chosen,
+            matches=_gave(chosen, alternatives, holder),
         )
         for chosen in alternatives
     )
+
+
+def _gave(
+    chosen: str, alternatives: tuple[str, ...], holder: Callable[[Any], Any]
+) -> Callable[[Any], bool]:
+    return lambda d: _given(holder(d), alternatives) == chosen
 
 
 def _given(holder: Any, alternatives: tuple[str, ...]) -> str:
@@ -104,9 +110,8 @@ def _parameter(cls: type, name: str, default: Any) -> Parameter:
         )
 
     if correction is not None:
-        reader = correction.read or (
-            (lambda d: getattr(d, correction.argument)) if correction.argument else read
-        )
+        kept_as = correction.argument
+        reader = correction.read or (read if kept_as is None else lambda d: getattr(d, kept_as))
         kept_default = default if correction.default is MISSING else correction.default
         return replace(correction, read=reader, default=kept_default)
     if name in NESTED:
@@ -128,10 +133,20 @@ def _pick(base: Any, *names: str) -> dict[str, Parameter]:
     picked = {}
     for name in names:
         parameter = recipe.parameters[name]
-        read = parameter.read
-        assert read is not None
-        picked[name] = replace(parameter, read=lambda d, read=read: read(d.base_dist))
+        picked[name] = replace(parameter, read=_of_base(parameter.read))
     return picked
+
+
+def _of_base(read: Any) -> Callable[[Any], Any]:
+    return lambda d: read(d.base_dist)
+
+
+def _wraps(wrapper: Any, base: Any) -> Callable[[Any], bool]:
+    return lambda d: type(d) is wrapper and type(d.base_dist) is base
+
+
+def _is_a(cls: Any, recipe: Recipe) -> Callable[[Any], bool]:
+    return lambda d: type(d) is cls and recipe.matches(d)
 
 
 def _truncated(function: Any, base: Any, wrappers: tuple[Any, Any, Any]) -> tuple[Recipe, ...]:
@@ -142,7 +157,7 @@ def _truncated(function: Any, base: Any, wrappers: tuple[Any, Any, Any]) -> tupl
             function.__name__,
             function,
             {**_pick(base, *names), **_bounds(wrapper)},
-            matches=lambda d, w=wrapper: type(d) is w and type(d.base_dist) is base,
+            matches=_wraps(wrapper, base),
         )
         for wrapper in (both, left, right)
     ]
@@ -156,11 +171,7 @@ def _bounds(wrapper: Any) -> dict[str, Parameter]:
 
 
 def _of_type(*classes: Any) -> tuple[Recipe, ...]:
-    return tuple(
-        replace(r, matches=lambda d, c=c, r=r: type(d) is c and r.matches(d))
-        for c in classes
-        for r in recipes_for(c)
-    )
+    return tuple(replace(r, matches=_is_a(c, r)) for c in classes for r in recipes_for(c))
 
 
 def _gated(function: Any, gates: tuple[tuple[str, Any], ...]) -> tuple[Recipe, ...]:
@@ -172,9 +183,7 @@ def _gated(function: Any, gates: tuple[tuple[str, Any], ...]) -> tuple[Recipe, .
                 **_pick(dist.NegativeBinomial2, "mean", "concentration"),
                 gate: recipes_for(wrapper)[0].parameters[gate],
             },
-            matches=lambda d, w=wrapper: (
-                type(d) is w and type(d.base_dist) is dist.NegativeBinomial2
-            ),
+            matches=_wraps(wrapper, dist.NegativeBinomial2),
         )
         for gate, wrapper in gates
     )
@@ -237,7 +246,7 @@ def recipes_for(constructor: Any) -> tuple[Recipe, ...]:
 
 def recipe_of(instance: Any) -> Recipe | None:
     """The parameterisation that this instance was made with; None for an opaque transform."""
-    kind = type(instance)
+    kind: Any = type(instance)
     if isinstance(instance, nt.Transform) and kind not in TRANSFORMS:
         return None
     return next(r for r in recipes_for(kind) if r.matches(instance))

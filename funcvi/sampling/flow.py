@@ -116,6 +116,8 @@ def score_obstacle(d: Any) -> str | None:
         return f"the support of {name} moves with its parameters"
     if isinstance(d, dist.FoldedDistribution):
         return score_obstacle(d.base_dist)
+    if isinstance(d, dist.MaskedDistribution) and d._mask is not True:
+        return f"draws of {name} do not follow its log_prob, which is zero where masked"
     if isinstance(d, _WRAPPERS):
         if isinstance(d, dist.TransformedDistribution) and _carries_edges(d):
             return f"the support of {name} moves with the parameters of its transforms"
