@@ -1,0 +1,131 @@
+"""The negative ELBO and mean-field guides on problems whose posterior is known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import optax
+import pytest
+from numpyro.distributions import constraints
+from scipy import stats
+
+import funcvi as fv
+from funcvi.guides import Guide
+
+KEY = jax.random.key(12)
+DATA = jnp.array([1.2, 0.7, 2.5, 1.9])
+N = len(DATA)
+
+
+def conjugate(y):
+    mean = numpyro.sample("mean", dist.Normal(0.0, 2.0))
+    numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+
+TARGET = fv.target(conjugate, DATA)
+PRECISION = 1 / 4 + N
+EXACT = dist.Normal(float(DATA.sum()) / PRECISION, PRECISION**-0.5)
+EVIDENCE = stats.multivariate_normal.logpdf(
+    np.asarray(DATA), np.zeros(N), np.eye(N) + 4 * np.ones((N, N))
+)
+
+
+def test_the_loss_is_minus_the_log_evidence_when_the_guide_is_exact():
+    guide = fv.mean_field(TARGET)
+    params = guide.family.inverse({"mean": EXACT})
+    loss = fv.negative_elbo(TARGET, guide, estimator="sticking_the_landing")
+    for seed in range(3):  # at every draw, so without variance
+        value, gradient = jax.value_and_grad(loss)(params, jax.random.key(seed))
+        assert float(value) == pytest.approx(-EVIDENCE, rel=1e-5)
+        assert all(abs(float(g)) < 1e-5 for g in jax.tree.leaves(gradient))
+
+
+def test_mean_field_reaches_a_conjugate_posterior():
+    guide = fv.mean_field(TARGET)
+    loss = fv.negative_elbo(TARGET, guide, estimator="sticking_the_landing")
+    found = fv.fit(loss, guide.init(KEY), optax.adam(0.05), key=KEY, num_steps=1000)
+    q = guide(found.params).base["mean"]
+    assert float(q.loc) == pytest.approx(EXACT.loc, abs=1e-3)
+    assert float(q.scale) == pytest.approx(EXACT.scale, abs=1e-3)
+
+
+def exact_divergence(q):
+    return -EVIDENCE + float(fv.kl(q, EXACT))
+
+
+@pytest.mark.parametrize("estimator", [None, "pathwise", "sticking_the_landing", "score_function"])
+def test_every_estimator_is_unbiased(estimator):
+    guide = fv.mean_field(TARGET)
+    params = guide.family.inverse({"mean": dist.Normal(0.5, 0.8)})
+    loss = fv.negative_elbo(TARGET, guide, estimator=estimator)
+    keys = jax.random.split(KEY, 400)
+    values, slopes = jax.jit(jax.vmap(jax.value_and_grad(loss), (None, 0)))(params, keys)
+    error = values.std() / 20
+    assert abs(float(values.mean()) - exact_divergence(dist.Normal(0.5, 0.8))) < 5 * float(error)
+    exact = jax.grad(lambda p: fv.kl(guide(p).base["mean"], EXACT))(params)
+    for found, true in zip(jax.tree.leaves(slopes), jax.tree.leaves(exact), strict=True):
+        assert abs(float(found.mean() - true)) < 5 * float(found.std()) / 20 + 1e-4
+
+
+def guide_of(distribution, target):
+    start, family = fv.unconstrain(distribution)
+    return Guide(family, target, start)
+
+
+MIXTURE = dist.MixtureSameFamily(
+    dist.Categorical(probs=jnp.array([0.3, 0.7])), dist.Normal(jnp.array([0.0, 2.0]), 0.7)
+)
+
+
+@pytest.mark.parametrize(
+    "q", [MIXTURE, dist.VonMises(1.0, 2.0)], ids=["mixture", "score function alone"]
+)
+def test_a_single_site_without_pathwise_gradients_gets_a_right_estimator(q):
+    guide = guide_of({"mean": q}, TARGET)
+    found = fv.check_gradients(
+        fv.negative_elbo(TARGET, guide, num_samples=32), guide.start, KEY, num_evaluations=200,
+        threshold=5.0,
+    )  # fmt: skip
+    assert found.ok, str(found)
+    assert not any(row.is_zero for row in found.rows)
+
+
+def test_a_scored_site_beside_a_pathwise_one():
+    target = fv.target(
+        lambda x: -((x["a"] - x["b"]) ** 2) - x["a"] ** 2,
+        supports={"a": constraints.real, "b": constraints.real},
+    )
+    guide = guide_of({"a": MIXTURE, "b": dist.Normal(0.5, 1.0)}, target)
+    loss = fv.negative_elbo(target, guide, num_samples=32)
+    found = fv.check_gradients(loss, guide.start, KEY, num_evaluations=300, threshold=5.0)
+    assert found.ok, str(found)
+    with pytest.raises(ValueError, match=r"sites \['a'\] need num_samples >= 2"):
+        fv.negative_elbo(target, guide, num_samples=1)(guide.start, KEY)
+    with pytest.raises(ValueError, match="enumeration needs a guide of one site"):
+        fv.negative_elbo(target, guide, estimator="enumeration")(guide.start, KEY)
+    with pytest.raises(ValueError, match="site 'a': the gradient would be zero or biased"):
+        fv.negative_elbo(target, guide, estimator="pathwise")(guide.start, KEY)
+
+
+def test_sticking_the_landing_refuses_a_support_that_moves():
+    guide = guide_of({"mean": dist.Uniform(0.0, 1.0)}, TARGET)
+    family = fv.family(dist.Uniform)
+    guide = Guide(
+        fv.family({"mean": family}), TARGET, {"mean": family.inverse(dist.Uniform(0.0, 1.0))}
+    )
+    loss = fv.negative_elbo(TARGET, guide, estimator="sticking_the_landing")
+    with pytest.raises(ValueError, match="the support of Uniform moves with its parameters"):
+        jax.grad(loss)(guide.start, KEY)
+
+
+def test_refusals():
+    guide = fv.mean_field(TARGET)
+    other = fv.target(conjugate, DATA)
+    with pytest.raises(ValueError, match="made for another target"):
+        fv.negative_elbo(other, guide)
+    with pytest.raises(ValueError, match="estimator must be one of pathwise, .* got 'closed_form'"):
+        fv.negative_elbo(TARGET, guide, estimator="closed_form")
+    for bad in (0, -1, 2.0, True):
+        with pytest.raises(ValueError, match=f"num_samples must be a positive integer, got {bad}"):
+            fv.negative_elbo(TARGET, guide, num_samples=bad)
