@@ -207,7 +207,9 @@ def test_below_a_floor_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "base", [dist.Normal, dist.Normal(0.3, 1.2), fv.family(dist.Normal)], ids=str
+    "base",
+    [dist.Normal, dist.Normal(0.3, 1.2), fv.family(dist.Normal)],
+    ids=["class", "instance", "family"],
 )
 def test_nested_families(base: Any) -> None:
     q = fv.family(dist.LeftTruncatedDistribution, base_dist=base, low=-0.5)
