@@ -186,6 +186,7 @@ SCORE_OBSTACLES = {
     "Unit": "no normalised density",
     "LeftCensoredDistribution": "which is a likelihood",
     "IntervalCensoredDistribution": "which is a likelihood",
+    "MaskedDistribution": "zero where masked",
     "TransformedDistribution/truncated": "moves",
 }
 
@@ -205,6 +206,7 @@ def test_score_obstacles(name: str) -> None:
         "HurdleGamma",
         "FoldedDistribution",
         "TransformedDistribution/compose",
+        "MaskedDistribution/flag",
         "Beta",
         "Independent",
     ],
