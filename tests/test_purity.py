@@ -84,6 +84,6 @@ def test_no_import_cycles(package):
 
 
 def test_the_scan_sees_imports_of_every_form():
-    code = "import torch.nn\ndef f():\n    from . import a\n    from .b import c\n    from x import y\n"
+    code = "import torch.nn\ndef f():\n from . import a\n from .b import c\n from x import y\n"
     found = set(imported("p.m", ast.parse(code), False))
     assert found == {"torch.nn", "p.a", "p.b.c", "x.y"}

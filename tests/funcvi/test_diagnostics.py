@@ -134,7 +134,7 @@ def test_a_posterior_that_leaves_the_target_says_so():
 def test_the_threshold_depends_on_the_number_of_draws():
     # 1 - 1 / log10(1000) = 0.667, below 0.7.
     target = normal_target()
-    message = fv.diagnose(target, posterior(target, 2.0, 0.3), key=KEY, num_samples=1000).message
+    message = fv.diagnose(target, posterior(target, 2.0, 0.2), key=KEY, num_samples=1000).message
     assert "unreliable (above 0.67)" in message
 
 

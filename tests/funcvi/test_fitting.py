@@ -1,4 +1,4 @@
-"""fv.fit against hand-written loops: optimisers, continuation, compilation, skipped steps, status."""
+"""fv.fit against hand-written loops: optimisers, continuation, compilation, status."""
 
 import functools
 

@@ -111,7 +111,8 @@ BAD = {
     "integer": (
         {"params": {"x": 1}},
         TypeError,
-        "params['x'] must be floating-point, got int64: unconstrained params are real; write 0.0 for 0",
+        "params['x'] must be floating-point, got int64: unconstrained params are real; "
+        "write 0.0 for 0",
     ),
     "integer array": (
         {"params": {"x": jnp.arange(3)}},

@@ -191,7 +191,7 @@ def test_the_report_has_a_line_for_each_parameter():
     params = {"a": 0.5, "a longer name": jnp.ones((2, 2))}
     text = str(check(lambda p, k: p["a"] ** 2 + jnp.sum(p["a longer name"] ** 2), params, 30))
     lines = text.splitlines()
-    assert lines[0].split() == "parameter bias z score z variance of score".split()
+    assert lines[0].split() == ["parameter", "bias", "z", "score", "z", "variance", "of", "score"]
     assert len(lines) == 5
     assert lines[2].startswith("['a']")
     assert lines[3].startswith("['a longer name']")

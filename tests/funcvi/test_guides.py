@@ -44,7 +44,7 @@ def test_the_start_widens_until_the_density_is_finite():
 
 def test_a_density_that_is_nowhere_finite_says_what_to_check():
     guide = fv.mean_field(fv.target(lambda x: x["a"] * jnp.nan, supports={"a": constraints.real}))
-    with pytest.raises(ValueError, match="non-finite at 7 starts .* check the data for NaN"):
+    with pytest.raises(ValueError, match=r"non-finite at 7 starts .* check the data for NaN"):
         guide.init(KEY, attempts=7)
 
 

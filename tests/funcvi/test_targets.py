@@ -207,7 +207,7 @@ def without_latents():
     ],
 )
 def test_models_that_are_no_targets(model, message):
-    with pytest.raises(ValueError, match=".+") as refused:
+    with pytest.raises(ValueError, match=r".+") as refused:
         fv.target(model)
     assert message in str(refused.value)
 
