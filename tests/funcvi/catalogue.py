@@ -59,6 +59,10 @@ def normal() -> Any:
     return dist.Normal(a(0.4, -0.8), 1.3)
 
 
+def flags() -> Any:
+    return jnp.array([True, False])
+
+
 def probs() -> Any:
     return a([0.2, 0.3, 0.5], [0.45, 0.15, 0.4])
 
@@ -182,13 +186,11 @@ SINGLE: dict[str, Callable[[], Any]] = {
         4.7, scale_tril=factor()
     ),
     "IntervalCensoredDistribution": lambda: dist.IntervalCensoredDistribution(
-        normal(), jnp.array([True, False]), jnp.array([False, False])
+        normal(), flags(), jnp.array([False, False])
     ),
     "Kumaraswamy": lambda: dist.Kumaraswamy(a(1.7, 2.4), 1.3),
     "Laplace": lambda: dist.Laplace(a(0.4, -1.2), 0.7),
-    "LeftCensoredDistribution": lambda: dist.LeftCensoredDistribution(
-        normal(), jnp.array([True, False])
-    ),
+    "LeftCensoredDistribution": lambda: dist.LeftCensoredDistribution(normal(), flags()),
     "LeftTruncatedDistribution": lambda: dist.LeftTruncatedDistribution(normal(), -0.3),
     "LeftTruncatedGamma": lambda: dist.LeftTruncatedGamma(gamma(), 0.3),
     "Levy": lambda: dist.Levy(a(0.4, -1.2), 0.7),
@@ -201,7 +203,7 @@ SINGLE: dict[str, Callable[[], Any]] = {
     "LowRankMultivariateNormal": lambda: dist.LowRankMultivariateNormal(
         a([0.2, -0.4, 0.9], [0.4, 0.1, 0.3]), a([0.5], [-0.3], [0.2]), a(0.7, 1.2, 0.9)
     ),
-    "MaskedDistribution": lambda: normal().mask(jnp.array([True, False])),
+    "MaskedDistribution": lambda: normal().mask(flags()),
     "MaskedDistribution/flag": lambda: dist.MaskedDistribution(gamma(), True),
     "MatrixNormal": lambda: dist.MatrixNormal(
         a([0.2, -0.4, 0.9], [0.4, 0.1, 0.3]), factor(2), factor(3)
@@ -255,9 +257,7 @@ SINGLE: dict[str, Callable[[], Any]] = {
     "RelaxedBernoulli/probs": lambda: dist.RelaxedBernoulli(0.7, probs=a(0.3, 0.8)),
     "RelaxedBernoulli/logits": lambda: dist.RelaxedBernoulli(0.7, logits=a(0.3, -0.8)),
     "RelaxedBernoulliLogits": lambda: dist.RelaxedBernoulliLogits(a(0.7, 0.9), a(0.3, -0.8)),
-    "RightCensoredDistribution": lambda: dist.RightCensoredDistribution(
-        normal(), jnp.array([True, False])
-    ),
+    "RightCensoredDistribution": lambda: dist.RightCensoredDistribution(normal(), flags()),
     "RightTruncatedDistribution": lambda: dist.RightTruncatedDistribution(normal(), 1.7),
     "RightTruncatedGamma": lambda: dist.RightTruncatedGamma(gamma(), 3.7),
     "SineBivariateVonMises/correlation": lambda: dist.SineBivariateVonMises(
@@ -287,9 +287,7 @@ SINGLE: dict[str, Callable[[], Any]] = {
     "TruncatedNormal/both": lambda: dist.TruncatedNormal(a(0.4, -0.8), 1.3, low=-0.6, high=1.6),
     "TruncatedNormal/none": lambda: dist.TruncatedNormal(a(0.4, -0.8), 1.3),
     "TruncatedPolyaGamma": lambda: dist.TruncatedPolyaGamma((2,)),
-    "TwoSidedTruncatedDistribution": lambda: dist.TwoSidedTruncatedDistribution(
-        normal(), -0.6, 1.6
-    ),
+    "TwoSidedTruncatedDistribution": lambda: dist.TwoSidedTruncatedDistribution(normal(), -1, 1.6),
     "TwoSidedTruncatedGamma": lambda: dist.TwoSidedTruncatedGamma(gamma(), 0.3, 3.7),
     "Uniform": lambda: dist.Uniform(a(0.4, -1.2), 2.7),
     "Unit": lambda: dist.Unit(a(0.4, -1.2)),
@@ -397,7 +395,7 @@ JOINTS: dict[str, Callable[[], Any]] = {
     },
 }
 
-CATALOGUE: dict[str, Callable[[], Any]] = {**SINGLE, **NESTINGS, **JOINTS}
+CATALOGUE = {**SINGLE, **NESTINGS, **JOINTS}
 
 
 def covered() -> set[str]:

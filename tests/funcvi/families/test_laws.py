@@ -254,6 +254,9 @@ def assert_strictly_inside(label: str, slot: Free, value: Any, arguments: dict[s
     if slot.constraint == "greater than dimension - 1":
         assert (value > arguments["scale_tril"].shape[-1] - 1).all(), label
         return
+    if slot.constraint == "non-zero real":
+        assert (np.sign(value) == np.where(slot.bijection.negative, -1, 1)).all(), label
+        return
     constraint = slot.constraint
     while isinstance(constraint, constraints.independent):
         constraint = constraint.base_constraint
