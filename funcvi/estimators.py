@@ -175,7 +175,7 @@ def _mixture_parts(q: Any) -> tuple[Array, Callable[[Key, int], Array]] | None:
 
         def draw(key: Key, n: int) -> Array:
             shape = (n, *q.batch_shape, q.mixture_size)
-            x = components.expand(shape[1:]).sample(key, (n,))
+            x = raw_sample(components.expand(shape[1:]), key, (n,))
             return jnp.moveaxis(x, axis, 0)
 
         return weights, draw

@@ -134,9 +134,9 @@ def fit(
     losses = np.concatenate([before, *chunks])
     status = judge(losses, state, patience)
     failed = status.name == "diverged" and int(state.run) >= patience
-    # What failed cannot be continued from; what it started from can.
-    if failed:
-        state = state._replace(params=state.good_params)
+    if failed:  # go back to where it was well, without the momentum of the bad step
+        fresh = init(state.good_params, optimizer)
+        state = state._replace(params=fresh.params, optimizer_state=fresh.optimizer_state)
     return Fit(state.params, losses, status, int(state.skipped), state)
 
 

@@ -34,7 +34,8 @@ def judge(losses: np.ndarray, state: Any, patience: int) -> Status:
     if int(state.run) >= patience:
         return _diverged(losses, state, patience)
     kept = np.asarray(losses[np.isfinite(losses)], np.float64)
-    skipped = f" {int(state.skipped)} non-finite step(s) were skipped." * bool(int(state.skipped))
+    skipped = f" {int(state.skipped)} non-finite step(s) were skipped" * bool(int(state.skipped))
+    skipped += f", the last {int(state.run)} among them" * bool(int(state.run)) + "." * bool(skipped)
     if not len(kept):
         return _diverged(losses, state, int(state.run))
     if len(kept) < _LEAST:

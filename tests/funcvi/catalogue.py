@@ -395,6 +395,13 @@ JOINTS: dict[str, Callable[[], Any]] = {
     },
 }
 
+
+def _known(entries: dict[str, Callable[[], Any]]) -> dict[str, Callable[[], Any]]:
+    """Those of a class that this version of numpyro has (0.21 lacks eleven)."""
+    return {name: make for name, make in entries.items() if hasattr(dist, name.split("/")[0])}
+
+
+SINGLE, NESTINGS = _known(SINGLE), _known(NESTINGS)
 CATALOGUE = {**SINGLE, **NESTINGS, **JOINTS}
 
 

@@ -98,6 +98,7 @@ def test_the_weights_of_a_mixture_find_the_right_component_for_ten_seeds():
     [
         (dist.Normal(0.0, 1.0), dist.Normal(5.0, 5.0), "pathwise"),
         (dist.Normal(0.0, 1.0), dist.Normal(5.0, 5.0), "sticking_the_landing"),
+        (dist.Gamma(1.0, 1.0), dist.Gamma(5.0, 5.0), "pathwise"),
         (dist.Gamma(1.0, 1.0), dist.Gamma(5.0, 5.0), None),
     ],
 )

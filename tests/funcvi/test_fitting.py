@@ -500,3 +500,25 @@ def test_the_progress_bar_is_shown_in_a_terminal(capsys, monkeypatch):
     assert "50/50" in capsys.readouterr().err
     fit(num_steps=50, progress=False)
     assert capsys.readouterr().err == ""
+
+
+def test_a_continuation_after_a_divergence_starts_the_optimizer_anew():
+    def loss(params, key):
+        return jnp.where(params["x"] > 1.0, jnp.nan, -params["x"])
+
+    failed = fv.fit(loss, {"x": 0.0}, optax.adam(0.3), key=jax.random.key(0), num_steps=50)
+    assert failed.status.name == "diverged"
+    assert 0.8 < failed.params["x"] <= 1.0
+    (adam, *_) = failed.state.optimizer_state
+    assert int(adam.count) == 0
+    assert float(adam.mu["x"]) == 0.0
+    small = fv.fit(loss, failed, optax.adam(0.3), key=jax.random.key(0), num_steps=3, patience=1)
+    assert small.params["x"] == failed.params["x"]
+
+
+def test_skipped_steps_at_the_end_are_told():
+    def loss(params, key):
+        return jnp.where(params["x"] > 1.0, jnp.nan, -params["x"])
+
+    ended = fv.fit(loss, {"x": 0.0}, optax.sgd(0.1), key=jax.random.key(0), num_steps=16)
+    assert "non-finite step(s) were skipped, the last" in ended.status.message

@@ -18,6 +18,10 @@ from tests.funcvi.catalogue import CATALOGUE, NOT_DISTRIBUTIONS, REFUSED, covere
 from tests.funcvi.families.stacking import stack
 
 NAMES = list(CATALOGUE)
+# One entry's laws share draws and compiled functions, so they share a process.
+EVERY_ENTRY = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NAMES]
+)
 TWO = ([0.9, 1.3], [1.4, 2.1], [2.2, 0.8])
 # Points of the support, where there are no draws, draws take long to compile, or the support moves.
 POINTS: dict[str, Any] = {
@@ -117,7 +121,7 @@ def test_refused_with_the_documented_error(name: str) -> None:
         fv.family(getattr(dist, name))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@EVERY_ENTRY
 def test_params_to_distribution_to_params(name: str) -> None:
     _, params, q, _ = case(name)
     assert_close(q.inverse(q(params)), params)
@@ -125,7 +129,7 @@ def test_params_to_distribution_to_params(name: str) -> None:
     assert_close(q.inverse(q(moved)), moved, 1e-3)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@EVERY_ENTRY
 def test_distribution_to_params_to_distribution(name: str) -> None:
     d, params, q, x = case(name)
     again = q(params)
@@ -160,7 +164,7 @@ def _weights(shape: tuple[int, ...], dtype: Any) -> Any:
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@EVERY_ENTRY
 def test_gradients_are_finite_and_reach_every_leaf(name: str) -> None:
     if name in NO_DERIVATIVE:
         with pytest.raises(ValueError, match="Betainc gradient"):
@@ -174,7 +178,7 @@ def test_gradients_are_finite_and_reach_every_leaf(name: str) -> None:
         assert bool(np.any(np.abs(leaf) > 1e-6)) == depends, path
 
 
-@pytest.mark.parametrize("name", NAMES)
+@EVERY_ENTRY
 def test_jit_and_vmap_equal_an_eager_loop(name: str) -> None:
     _, params, q, x = case(name)
     if name in NO_DERIVATIVE:
@@ -186,7 +190,7 @@ def test_jit_and_vmap_equal_an_eager_loop(name: str) -> None:
         assert_close([v[i] for v in values], log_prob(q(copy), x), 1e-3)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@EVERY_ENTRY
 def test_batched_params_give_a_batched_distribution(name: str) -> None:
     d, params, q, x = case(name)
     if not jax.tree.leaves(params):
@@ -298,7 +302,7 @@ def extremes(params: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("name", NAMES)
+@EVERY_ENTRY
 def test_extreme_params_stay_strictly_inside(name: str) -> None:
     _, params, q, _ = case(name)
     for which, extreme in extremes(params).items():
@@ -312,7 +316,7 @@ def test_extreme_params_stay_strictly_inside(name: str) -> None:
 # ---- dtypes -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES)
+@EVERY_ENTRY
 def test_single_precision_stays_single(name: str) -> None:
     _, params, q, _ = case(name)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} <= {jnp.dtype("float32")}
@@ -320,7 +324,7 @@ def test_single_precision_stays_single(name: str) -> None:
         assert value.dtype == jnp.float32, label
 
 
-@pytest.mark.parametrize("name", NAMES)
+@EVERY_ENTRY
 def test_double_precision_stays_double(name: str) -> None:
     def dtypes() -> Any:
         params, q = fv.unconstrain(CATALOGUE[name]())
