@@ -226,9 +226,8 @@ def main() -> None:
         "",
         *targets(times),
         "",
-        "Without its progress bar, numpyro's second call is mostly compiling again; eight times faster "
-        "than that",
-        "would be faster than the hand-written scan, which does the same draws and nothing else.",
+        "Without its progress bar, numpyro's second call is mostly compiling again; eight times",
+        "faster would be faster than the hand-written scan, which does the same draws and no more.",
         "",
         versions(),
     ]

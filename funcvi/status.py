@@ -34,8 +34,7 @@ def judge(losses: np.ndarray, state: Any, patience: int) -> Status:
     if int(state.run) >= patience:
         return _diverged(losses, state, patience)
     kept = np.asarray(losses[np.isfinite(losses)], np.float64)
-    skipped = f" {int(state.skipped)} non-finite step(s) were skipped" * bool(int(state.skipped))
-    skipped += f", the last {int(state.run)} among them" * bool(int(state.run)) + "." * bool(skipped)
+    skipped = _skipped(int(state.skipped), int(state.run))
     if not len(kept):
         return _diverged(losses, state, int(state.run))
     if len(kept) < _LEAST:
@@ -65,6 +64,13 @@ def judge(losses: np.ndarray, state: Any, patience: int) -> Status:
         f"{said}, so it is still falling: continue with fv.fit(loss, fit, optimizer, ...), or "
         f"raise the learning rate.{skipped}",
     )
+
+
+def _skipped(count: int, run: int) -> str:
+    if not count:
+        return ""
+    lately = f", the last {run} among them" if run else ""
+    return f" {count} non-finite step(s) were skipped{lately}."
 
 
 def _above(newer: np.ndarray, older: np.ndarray) -> bool:
