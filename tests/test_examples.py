@@ -37,3 +37,11 @@ def test_breast_cancer(tmp_path):
     assert accuracy > 0.93
     assert "worst area" in printed
     assert "k-hat" in printed
+
+
+def test_the_loop_in_torch_fails_as_the_readme_says(tmp_path):
+    pytest.importorskip("torch")
+    written, retained = run("the_loop_in_torch.py", folder=tmp_path).splitlines()
+    assert "backward through the graph a second time" in written
+    assert retained.endswith("q.scale is 1.0")
+    assert "log_std moved to 0.00" not in retained
