@@ -270,10 +270,11 @@ class Simplex(ParameterFreeTransform):
 
     def __call__(self, x: Any) -> Array:
         logits = self._centred_logits(x)
-        log_y = logits - _logsumexp(logits)
-        # Below this floor exp is zero in float32, and zero is the boundary.
-        floor = jnp.log(jnp.finfo(log_y.dtype).tiny) + 1
-        return jnp.exp(jnp.maximum(log_y, floor))
+        # Divided, not exp of a difference of logs: those lose digits where logits are large, and
+        # the sum would miss one by more than numpyro allows.
+        y = jnp.exp(logits - lax.stop_gradient(logits.max(-1, keepdims=True)))
+        # Below this floor y is zero in float32, and zero is the boundary.
+        return jnp.maximum(y / y.sum(-1, keepdims=True), 3 * jnp.finfo(y.dtype).tiny)
 
     def _inverse(self, y: Any) -> Array:
         log_y = jnp.log(y)

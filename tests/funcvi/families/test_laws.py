@@ -47,6 +47,8 @@ NO_BATCH: dict[str, Any] = {
     "GaussianStateSpace/scale_tril": (AssertionError, "should be a square matrix"),
     "ZeroSumNormal": (ValueError, "no batch in numpyro"),
 }
+if not hasattr(dist, "HurdleGamma"):  # numpyro 0.21
+    NO_BATCH["TransformedDistribution/cholesky"] = (ValueError, "Only support 2-dimensional")
 # jax has no derivative of betainc in its first two arguments, which the copula's density needs.
 NO_DERIVATIVE = {"GaussianCopulaBeta/matrix", "GaussianCopulaBeta/cholesky"}
 DOUBLE = (

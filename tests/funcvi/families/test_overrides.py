@@ -308,7 +308,7 @@ def test_the_names_of_the_params_choose_the_parameterisation(
     assert type(d) is kind
     assert d.batch_shape == (2,)
     again = q(q.inverse(d))  # by the factor, where a covariance is carried as one
-    x = jnp.zeros(d.event_shape, int if d.is_discrete else float)
+    x = jnp.zeros(d.event_shape, int) if d.is_discrete else jnp.full(d.event_shape, 0.4)
     np.testing.assert_allclose(again.log_prob(x), d.log_prob(x), rtol=1e-6)
 
 
