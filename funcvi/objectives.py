@@ -180,7 +180,10 @@ def _categorical(q: Any, p: Any) -> Array:
 
 
 def _log_pmf(d: Any) -> Array:
-    return d.logits if isinstance(d, dist.CategoricalProbs) else jax.nn.log_softmax(d.logits)
+    if isinstance(d, dist.CategoricalLogits):
+        return jax.nn.log_softmax(d.logits)
+    positive = d.probs > 0  # numpyro 0.21 takes the logarithm of zero, whose gradient is NaN
+    return jnp.where(positive, jnp.log(jnp.where(positive, d.probs, 1.0)), -jnp.inf)
 
 
 def _choose(q: Any, label: str) -> str:
