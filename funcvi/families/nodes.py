@@ -37,9 +37,15 @@ def _joint(of: Any, overrides: Mapping[str, Any]) -> JointNode:
         raise ValueError("an empty joint has no parameters: give at least one distribution.")
     _check_names(overrides, [str(k) for k in items], "the joint")
     given: dict[Any, Any] = dict(overrides)
-    members = {k: node_of(v, given.get(k, given.get(str(k), {}))) for k, v in items.items()}
+    members = {k: _member(v, given.get(k, given.get(str(k), {}))) for k, v in items.items()}
     kind = dict if isinstance(of, Mapping) else type(of)
     return JointNode(kind, members)
+
+
+def _member(of: Any, override: Any) -> Any:
+    if isinstance(override, Fixed) and override.value is MISSING:
+        return Fixed(of)  # the whole member is held
+    return node_of(of, override)
 
 
 def _from_instance(instance: Any, overrides: Mapping[str, Any]) -> Any:

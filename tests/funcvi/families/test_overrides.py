@@ -362,3 +362,10 @@ def test_repr_inside_jit() -> None:
 
     jax.jit(show)(jnp.ones(2))
     assert "scale: fixed at a traced array of shape (2,)" in seen[0]
+
+
+def test_a_whole_member_of_a_joint_is_held() -> None:
+    held = dist.Normal(2.0, 3.0)
+    params, q = fv.unconstrain({"a": dist.Normal(0.0, 1.0), "b": held}, b=fv.fixed())
+    assert params["b"] == {}
+    assert q(params)["b"] is held
