@@ -10,8 +10,9 @@ from jax.custom_derivatives import SymbolicZero
 
 from funcvi._types import Joint, Key
 from funcvi.joints import is_joint, joint_like, members_of
+from funcvi.sampling.dtypes import own_dtype
 from funcvi.sampling.flow import pathwise_obstacle
-from funcvi.sampling.gamma import standard_gamma
+from funcvi.sampling.registry import draw
 
 __all__ = ["raw_sample", "sample", "unvalidated"]
 
@@ -63,33 +64,11 @@ def sample(d: Joint, key: Key, sample_shape: tuple[int, ...] = ()) -> Any:
 
 
 def raw_sample(d: dist.Distribution, key: Key, sample_shape: tuple[int, ...]) -> jax.Array:
-    """The draws as numpyro makes them, with whatever gradient they carry.
-
-    Floats are never wider than the distribution's own: numpyro draws float64 under x64.
-    """
-    drawn = _draw(d, key, sample_shape)
-    own = [x.dtype for x in jax.tree.leaves(d) if hasattr(x, "dtype")]
-    floats = [dtype for dtype in own if jnp.issubdtype(dtype, jnp.floating)]
-    if drawn.dtype == jnp.float64 and floats and jnp.float64 not in floats:
-        return drawn.astype(jnp.float32)
+    """The draws with whatever gradient they carry, as wide as the distribution's parameters."""
+    drawn = draw(d, key, (*sample_shape, *d.batch_shape))
+    if jnp.issubdtype(drawn.dtype, jnp.floating):
+        return drawn.astype(own_dtype(d))
     return drawn
-
-
-def _draw(d: Any, key: Key, sample_shape: tuple[int, ...]) -> jax.Array:
-    base = d
-    while isinstance(base, (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)):
-        base = base.base_dist
-    if type(base) in (dist.Gamma, dist.Chi2):
-        concentration = jnp.asarray(base.concentration)
-        if not jnp.issubdtype(concentration.dtype, jnp.floating):
-            concentration = concentration.astype(jnp.result_type(float))
-        # Every element is independent, so the wrappers only say how many there are.
-        return standard_gamma(key, concentration, d.shape(sample_shape)) / base.rate
-    if isinstance(d, dist.TruncatedPolyaGamma) and sample_shape and d.batch_shape:
-        # numpyro 0.22 returns the batch axes before the sample axes.
-        drawn = dist.TruncatedPolyaGamma().sample(key, sample_shape + d.batch_shape)
-        return jnp.asarray(drawn)
-    return jnp.asarray(d.sample(key, sample_shape))
 
 
 def unvalidated(d: Any) -> Any:

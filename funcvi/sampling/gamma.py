@@ -1,43 +1,149 @@
-"""Gamma draws that cannot hang: jax.random.gamma where it is fast, a closed form beyond."""
+"""Gamma draws and their derivative, in linear and in log space: no loop, so nothing can hang.
+
+A draw is a smooth function of a normal and of its concentration ``a``. The log of a quantile,
+``log(x / a)``, depends on ``u = z / sqrt(a)`` and on ``1 / a`` alone, smoothly for a of one and more
+(Temme 1992, doi:10.1090/S0025-5718-1992-1122079-8), so one polynomial in both serves: quantiles are
+off by at most 5e-7 standard deviations, which 1e12 draws would not show. Below one,
+``Gamma(a) = Gamma(a + 1) U**(1 / a)`` (Marsaglia and Tsang 2000, doi:10.1145/358407.358414).
+
+The derivative is the implicit one (Figurnov et al. 2018, arXiv:1805.08498), a function of the draw
+and of a: as its elasticity, ``d log x / d log a`` at a fixed quantile, it needs three polynomials,
+two below concentration one or x = 1, and one in ``log(x / a)`` and ``1 / a`` elsewhere.
+"""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from funcvi._types import Key
+from funcvi.sampling import coefficients
+from funcvi.sampling.noise import normal_and_exponential
+from funcvi.sampling.polynomials import horner_rows
 
-__all__ = ["standard_gamma"]
+__all__ = ["gamma_elasticity", "log_standard_gamma", "standard_gamma"]
 
-# The derivative of jax.random.gamma takes seconds at 1e8 and does not end at 1e12, where an
-# optimiser that overshoots arrives in one step.
-_LARGE = 1e6
+_LOG_27, _LOG_13 = float(np.log(27.0)), float(np.log(13.0))
 
 
 def standard_gamma(key: Key, concentration: Array, shape: tuple[int, ...]) -> Array:
     """Draws from Gamma(concentration, 1), with pathwise gradients at any concentration.
 
-    Above 1e6 the cube of a normal (Wilson and Hilferty 1931, doi:10.1073/pnas.17.12.684), whose
-    quantiles are then right to a few parts in 1e9, less than float32 can hold.
-
     Args:
         key: a key.
-        concentration: array that broadcasts to ``shape``, positive.
+        concentration: floats that broadcast to ``shape``; where not positive, the draw is NaN.
         shape: of the draws.
 
     Returns:
         Array of ``shape``, in the dtype of ``concentration``.
+
+    Raises:
+        ValueError: the concentration does not broadcast to ``shape``.
 
     Example:
         >>> import jax, jax.numpy as jnp
         >>> round(float(standard_gamma(jax.random.key(0), jnp.float32(1e30), ())) / 1e30, 6)
         1.0
     """
-    exact_key, normal_key = jax.random.split(key)
-    is_large = ~(concentration <= _LARGE)  # NaN is large: it passes through, where a loop might not
-    exact = jax.random.gamma(
-        exact_key, jnp.where(is_large, 1.0, concentration), shape, concentration.dtype
+    return _prepared(_gamma, key, concentration, shape)
+
+
+def log_standard_gamma(key: Key, concentration: Array, shape: tuple[int, ...]) -> Array:
+    """The log of such draws, which does not underflow where concentrations are small.
+
+    At concentration 1e-3 half of all draws are below 1e-300. Arguments as ``standard_gamma``.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> bool(log_standard_gamma(jax.random.key(0), jnp.float32(1e-3), ()) < -100)
+        True
+    """
+    return _prepared(_log_gamma, key, concentration, shape)
+
+
+def _prepared(draw: Any, key: Key, concentration: Array, shape: tuple[int, ...]) -> Array:
+    concentration = jnp.asarray(concentration)
+    dtype = concentration.dtype
+    wide = dtype if dtype == jnp.float64 else jnp.float32
+    try:
+        concentration = jnp.broadcast_to(concentration.astype(wide), shape)
+    except ValueError:
+        raise ValueError(
+            f"a concentration of shape {concentration.shape} does not broadcast to draws of "
+            f"shape {shape}."
+        ) from None
+    z, e = normal_and_exponential(key, shape, wide)
+    return draw(concentration, z, e).astype(dtype)
+
+
+def _log_parts(concentration: Array, z: Array, e: Array) -> tuple[Array, Array]:
+    """``boosted`` and ``log_ratio``: a draw is ``boosted * exp(log_ratio)``."""
+    a = jnp.where(concentration > 0, concentration, jnp.nan)
+    small = a < 1
+    boosted = jnp.where(small, a + 1, a)
+    u = z * jax.lax.rsqrt(boosted)
+    inner = u * jax.lax.rsqrt(u * u + coefficients.BEND**2)
+    log_ratio = horner_rows(coefficients.LOG_QUANTILE, inner, 1 / boosted)
+    return boosted, jnp.where(small, log_ratio - e / a, log_ratio)
+
+
+@jax.custom_jvp
+def _gamma(concentration: Array, z: Array, e: Array) -> Array:
+    boosted, log_ratio = _log_parts(concentration, z, e)
+    return boosted * jnp.exp(log_ratio)
+
+
+@_gamma.defjvp
+def _gamma_rule(primals: Any, tangents: Any) -> Any:
+    concentration = primals[0]
+    x = _gamma(*primals)
+    log_x = jnp.log(jnp.maximum(x, jnp.finfo(x.dtype).tiny))
+    slope = x * gamma_elasticity(concentration, log_x) / concentration
+    return x, slope * tangents[0]
+
+
+@jax.custom_jvp
+def _log_gamma(concentration: Array, z: Array, e: Array) -> Array:
+    boosted, log_ratio = _log_parts(concentration, z, e)
+    return jnp.log(boosted) + log_ratio
+
+
+@_log_gamma.defjvp
+def _log_gamma_rule(primals: Any, tangents: Any) -> Any:
+    concentration = primals[0]
+    log_x = _log_gamma(*primals)
+    slope = gamma_elasticity(concentration, log_x) / concentration
+    return log_x, slope * tangents[0]
+
+
+def gamma_elasticity(concentration: Array, log_x: Array) -> Array:
+    """``d log x / d log a`` of a Gamma(a, 1) variable at a fixed quantile, elementwise.
+
+    It is ``-a (dF/da) / (x p(x))``, positive; relative error at most 2e-6 for quantiles from 1e-10
+    to 1 - 1e-10, beyond which it stays finite.
+
+    Args:
+        concentration: a.
+        log_x: log of the value, of the same shape and dtype.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> round(float(gamma_elasticity(jnp.float32(2.0), jnp.float32(0.5))), 4)   # 1.1966...
+        1.1966
+    """
+    a, x = concentration, jnp.exp(log_x)
+    low, high = coefficients.LARGE_RANGE
+    above = horner_rows(
+        coefficients.LARGE, jnp.clip(log_x - jnp.log(a), low, high), 1 / jnp.maximum(a, 1)
     )
-    large = jnp.where(is_large, concentration, _LARGE)
-    z = jax.random.normal(normal_key, shape, concentration.dtype)
-    cube_root = 1 - 1 / (9 * large) + z / (3 * jnp.sqrt(large))
-    return jnp.where(is_large, large * cube_root**3, exact)
+    inner = jnp.clip(log_x, 0, _LOG_27) * (2 / _LOG_27) - 1
+    tail = horner_rows(coefficients.TAIL, inner, jnp.minimum(a, 1)) / x
+    bounded, near = jnp.minimum(a, 12), jnp.minimum(x, 1)
+    power = horner_rows(
+        coefficients.ORIGIN_SERIES, bounded / (bounded + 1.4) * (2 * 13.4 / 12) - 1, near
+    )
+    offset = horner_rows(coefficients.ORIGIN_OFFSET, jnp.log1p(bounded) * (2 / _LOG_13) - 1, near)
+    origin = offset - power * jnp.clip(log_x, min=-1e37)
+    return jnp.where((x < 1) & (a < 12), origin, jnp.where(a < 1, tail, above))

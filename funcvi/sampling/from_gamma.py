@@ -1,0 +1,150 @@
+"""Distributions made of Gamma draws. Ratios are taken in log space, where nothing underflows."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax import Array
+from jax.scipy.linalg import solve_triangular
+from numpyro.distributions.util import signed_stick_breaking_tril
+
+from funcvi._types import Key
+from funcvi.sampling import noise
+from funcvi.sampling.dtypes import noise_dtype
+from funcvi.sampling.gamma import log_standard_gamma, standard_gamma
+from funcvi.sampling.multivariate import times_vector
+
+__all__ = ["SAMPLERS"]
+
+Shape = tuple[int, ...]
+
+
+def _gamma(d: Any, key: Key, shape: Shape) -> Array:
+    return standard_gamma(key, _float(d.concentration, d), shape) / d.rate
+
+
+def _float(x: Any, d: Any) -> Array:
+    return jnp.asarray(x, noise_dtype(d))
+
+
+def _inside(x: Array) -> Array:
+    """Off the ends of the unit interval, where rounding may have put it."""
+    info = jnp.finfo(x.dtype)
+    return jnp.clip(x, info.tiny, 1 - info.eps)
+
+
+def _beta(d: Any, key: Key, shape: Shape) -> Array:
+    return _beta_draws(key, _float(d.concentration1, d), _float(d.concentration0, d), shape)
+
+
+def _beta_draws(key: Key, one: Array, zero: Array, shape: Shape) -> Array:
+    first, second = jax.random.split(key)
+    log_odds = log_standard_gamma(first, one, shape) - log_standard_gamma(second, zero, shape)
+    return _inside(jax.nn.sigmoid(log_odds))
+
+
+def _dirichlet(d: Any, key: Key, shape: Shape) -> Array:
+    logs = log_standard_gamma(key, _float(d.concentration, d), (*shape, *d.event_shape))
+    return _inside(jax.nn.softmax(logs, axis=-1))
+
+
+def _over_root_chi2(key: Key, z: Array, df: Array) -> Array:
+    """z / sqrt(chi2(df) / df), df of z's shape."""
+    half = df / 2
+    return z * jax.lax.rsqrt(standard_gamma(key, half, half.shape) / half)
+
+
+def _student_t(d: Any, key: Key, shape: Shape) -> Array:
+    normal_key, gamma_key = jax.random.split(key)
+    z = noise.normal(normal_key, shape, noise_dtype(d))
+    df = jnp.broadcast_to(_float(d.df, d), shape)
+    return d.loc + d.scale * _over_root_chi2(gamma_key, z, df)
+
+
+def _multivariate_student_t(d: Any, key: Key, shape: Shape) -> Array:
+    normal_key, gamma_key = jax.random.split(key)
+    z = noise.normal(normal_key, (*shape, *d.event_shape), noise_dtype(d))
+    half = jnp.broadcast_to(_float(d.df, d), shape) / 2
+    shrink = jax.lax.rsqrt(standard_gamma(gamma_key, half, shape) / half)
+    return d.loc + times_vector(d.scale_tril, z) * shrink[..., None]
+
+
+def _bartlett(d: Any, key: Key, shape: Shape, df: Array) -> Array:
+    """Lower triangular: chi of ``df`` on the diagonal, normals below it (Bartlett 1933)."""
+    size = d.event_shape[-1]
+    normal_key, gamma_key = jax.random.split(key)
+    below = jnp.tril(noise.normal(normal_key, (*shape, size, size), noise_dtype(d)), -1)
+    half = jnp.broadcast_to(df / 2, (*shape, size))
+    diagonal = jnp.sqrt(2 * standard_gamma(gamma_key, half, half.shape))
+    return below + diagonal[..., None] * jnp.eye(size, dtype=diagonal.dtype)
+
+
+def _wishart_cholesky(d: Any, key: Key, shape: Shape) -> Array:
+    df = _float(d.concentration, d)[..., None] - jnp.arange(d.event_shape[-1])
+    return d.scale_tril @ _bartlett(d, key, shape, df)
+
+
+def _inverse_wishart_cholesky(d: Any, key: Key, shape: Shape) -> Array:
+    size = d.event_shape[-1]
+    df = _float(d.concentration, d)[..., None] + jnp.arange(1 - size, 1)
+    latent = _bartlett(d, key, shape, df)
+    eye = jnp.broadcast_to(jnp.eye(size, dtype=latent.dtype), latent.shape)
+    return d.scale_tril @ solve_triangular(latent, eye, lower=True)
+
+
+def _lkj_cholesky(d: Any, key: Key, shape: Shape) -> Array:
+    """Canonical partial correlations, each a Beta on (-1, 1) (Lewandowski et al. 2009,
+    doi:10.1016/j.jmva.2009.04.008)."""
+    size = d.dimension
+    columns = jnp.concatenate([jnp.arange(i) for i in range(1, size)])
+    a = _float(d.concentration, d)[..., None] + (size - 2 - columns) / 2
+    first, second = jax.random.split(key)
+    full = (*shape, columns.size)
+    # A Beta(a, a) on (-1, 1) is tanh of half its log odds, which keeps both ends.
+    log_odds = log_standard_gamma(first, a, full) - log_standard_gamma(second, a, full)
+    bound = 1 - jnp.finfo(log_odds.dtype).eps
+    return signed_stick_breaking_tril(jnp.clip(jnp.tanh(log_odds / 2), -bound, bound))
+
+
+def _gamma_poisson(d: Any, key: Key, shape: Shape) -> Array:
+    gamma_key, poisson_key = jax.random.split(key)
+    rate = standard_gamma(gamma_key, _float(d.concentration, d), shape) / d.rate
+    return jnp.asarray(dist.Poisson(rate, validate_args=False).sample(poisson_key))
+
+
+def _beta_binomial(d: Any, key: Key, shape: Shape) -> Array:
+    beta_key, binomial_key = jax.random.split(key)
+    one, zero = _float(d.concentration1, d), _float(d.concentration0, d)
+    probs = _beta_draws(beta_key, one, zero, shape)
+    return jnp.asarray(
+        dist.BinomialProbs(probs, d.total_count, validate_args=False).sample(binomial_key)
+    )
+
+
+def _dirichlet_multinomial(d: Any, key: Key, shape: Shape) -> Array:
+    dirichlet_key, multinomial_key = jax.random.split(key)
+    probs = _dirichlet(d, dirichlet_key, shape)
+    counts = dist.MultinomialProbs(
+        probs, d.total_count, total_count_max=d.total_count_max, validate_args=False
+    )
+    return jnp.asarray(counts.sample(multinomial_key))
+
+
+SAMPLERS: dict[type, Callable[..., Array]] = {
+    dist.Gamma: _gamma,
+    dist.Chi2: _gamma,
+    dist.Beta: _beta,
+    dist.BetaProportion: _beta,
+    dist.Dirichlet: _dirichlet,
+    dist.StudentT: _student_t,
+    dist.MultivariateStudentT: _multivariate_student_t,
+    dist.WishartCholesky: _wishart_cholesky,
+    dist.InverseWishartCholesky: _inverse_wishart_cholesky,
+    dist.LKJCholesky: _lkj_cholesky,
+    dist.GammaPoisson: _gamma_poisson,
+    dist.NegativeBinomial2: _gamma_poisson,
+    dist.BetaBinomial: _beta_binomial,
+    dist.DirichletMultinomial: _dirichlet_multinomial,
+}

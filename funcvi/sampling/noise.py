@@ -1,0 +1,147 @@
+"""Random bits and base noise: one hash and a few dozen operations an element, all elementwise.
+
+``jax.random`` hashes in the same way, but on CPU in a loop over whole arrays, and spends a hash on
+32 bits. Here XLA fuses the hash with whatever is made of its two words.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from funcvi._types import Key
+from funcvi.sampling import coefficients
+from funcvi.sampling.polynomials import horner
+
+__all__ = ["exponential", "normal", "normal_and_exponential", "signed_tail", "uniform", "words"]
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_U32 = np.uint32
+
+
+def words(key: Key, shape: tuple[int, ...], stream: int = 0) -> tuple[Array, Array]:
+    """Two independent uint32 arrays of ``shape``; another ``stream`` (0 to 3) gives two others.
+
+    Threefry-2x32 with 20 rounds (Salmon et al. 2011, doi:10.1145/2063384.2063405) of each element's
+    index; with a key of another kind, the bits that it gives itself.
+    """
+    key = _typed(key)
+    if str(jax.random.key_impl(key)) != "threefry2x32":
+        both = jax.random.bits(jax.random.fold_in(key, stream), (2, *shape), jnp.uint32)
+        return both[0], both[1]
+    high, low = _index(shape)
+    data = jax.random.key_data(key)
+    return _threefry(data[0], data[1], low, high * _U32(4) + _U32(stream))
+
+
+def uniform(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+    """In the open interval (0, 1), evenly spaced by 2**-23 (float64: 2**-52)."""
+    first, second = words(key, shape)
+    if dtype == jnp.float64:
+        return _unit(first, second, 52)
+    return ((first >> _U32(9)).astype(jnp.float32) + 0.5).astype(jnp.float32) * 2.0**-23
+
+
+def signed_tail(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> tuple[Array, Array]:
+    """A sign, and v in (0, 1): the point whose tail on that side has probability v / 2.
+
+    v is fine where it is small, down to 2**-32, so both tails of what is made of it are.
+    """
+    first, second = words(key, shape)
+    return _signed_tail(first, second, dtype)
+
+
+def normal(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+    """Standard normal draws, by inversion, with tails down to 2**-33 (|z| of 6.3)."""
+    first, second = words(key, shape)
+    return _normal(*_signed_tail(first, second, dtype))
+
+
+def exponential(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+    """Standard exponential draws, positive."""
+    first, second = words(key, shape)
+    return _exponential(first, second, dtype)
+
+
+def normal_and_exponential(
+    key: Key, shape: tuple[int, ...], dtype: jnp.dtype
+) -> tuple[Array, Array]:
+    """One of each; in float32 both from one hash."""
+    first, second = words(key, shape)
+    z = _normal(*_signed_tail(first, second, dtype))
+    if dtype == jnp.float64:
+        return z, _exponential(*words(key, shape, stream=1), dtype)
+    return z, _exponential(second, first, dtype)
+
+
+def _exponential(first: Array, second: Array, dtype: jnp.dtype) -> Array:
+    if dtype == jnp.float64:
+        return -jnp.log(_unit(first, second, 53))
+    # Rounded to float32 the largest is 1 itself: kept below it.
+    u = jnp.minimum(_from_31_bits(first >> _U32(1)), np.float32(1 - 2**-24))
+    return -jnp.log(u)
+
+
+def _signed_tail(first: Array, second: Array, dtype: jnp.dtype) -> tuple[Array, Array]:
+    one = jnp.asarray(1.0, dtype)
+    sign = jnp.where((first >> _U32(31)) == 0, one, -one)
+    if dtype == jnp.float64:
+        return sign, _unit(first << _U32(1), second, 52)
+    v = jnp.minimum(_from_31_bits(first & _U32(0x7FFFFFFF)), np.float32(1 - 2**-24))
+    return sign, v
+
+
+def _normal(sign: Array, v: Array) -> Array:
+    if v.dtype == jnp.float64:
+        return -sign * jax.scipy.special.ndtri(v / 2)
+    w = -jnp.log(v * (2 - v))
+    inner = w / (w + 10) * np.float32(2 * 32 / 22) - 1
+    return sign * (1 - v) * horner(coefficients.NORMAL, inner)
+
+
+def _from_31_bits(bits: Array) -> Array:
+    """Through int32, which converts faster than uint32."""
+    signed = lax.bitcast_convert_type(bits, jnp.int32)
+    return (signed.astype(jnp.float32) + 0.5) * np.float32(2.0**-31)
+
+
+def _unit(first: Array, second: Array, bits: int) -> Array:
+    """float64 in (0, 1) from the highest ``bits`` of 64."""
+    both = (first.astype(jnp.uint64) << np.uint64(32)) | second.astype(jnp.uint64)
+    return ((both >> np.uint64(64 - bits)).astype(jnp.float64) + 0.5) * 2.0**-bits
+
+
+def _typed(key: Key) -> Key:
+    if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return key
+    return jax.random.wrap_key_data(key)
+
+
+def _index(shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """The index of each element as two words; the high one is the first axis of a huge array."""
+    axes = range(len(shape))
+    high: Array = jnp.zeros(shape, jnp.uint32)
+    if math.prod(shape) >= 2**32:
+        high = lax.broadcasted_iota(jnp.uint32, shape, 0)
+        axes = range(1, len(shape))
+        if math.prod(shape[1:]) >= 2**32 or shape[0] >= 2**30:
+            raise ValueError(f"a draw of shape {shape} is too large: draw it in chunks.")
+    low: Array = jnp.zeros(shape, jnp.uint32)
+    for axis in axes:
+        stride = math.prod(shape[axis + 1 :])
+        low = low + lax.broadcasted_iota(jnp.uint32, shape, axis) * _U32(stride)
+    return high, low
+
+
+def _threefry(first: Array, second: Array, x0: Array, x1: Array) -> tuple[Array, Array]:
+    keys = (first, second, first ^ second ^ _U32(0x1BD11BDA))
+    x0, x1 = x0 + keys[0], x1 + keys[1]
+    for group in range(5):
+        for distance in _ROTATIONS[group % 2]:
+            x0 = x0 + x1
+            x1 = ((x1 << _U32(distance)) | (x1 >> _U32(32 - distance))) ^ x0
+        x0 = x0 + keys[(group + 1) % 3]
+        x1 = x1 + keys[(group + 2) % 3] + _U32(group + 1)
+    return x0, x1
