@@ -7,7 +7,7 @@ from funcvi.families import Family, family, unconstrain
 from funcvi.families.slots import fixed, free, tied
 from funcvi.bijections import bijection_for
 from funcvi.transforms import Exp, Softplus
-from funcvi.sampling import sample
+from funcvi.sampling import sample, sample_in_chunks, relaxed_one_hot, straight_through_one_hot
 from funcvi.objectives import kl
 from funcvi.fitting import Fit, fit
 from funcvi.gradient_check import GradientCheck, check_gradients
@@ -29,6 +29,9 @@ __all__ = [
     "Exp",
     "Softplus",
     "sample",
+    "sample_in_chunks",
+    "relaxed_one_hot",
+    "straight_through_one_hot",
     "kl",
     "Fit",
     "fit",

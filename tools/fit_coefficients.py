@@ -1,6 +1,6 @@
 """Fits the polynomials in funcvi/sampling/coefficients.py, and prints how far each is off.
 
-    python tools/fit_coefficients.py > funcvi/sampling/coefficients.py     (two minutes; needs scipy)
+    python tools/fit_coefficients.py > funcvi/sampling/coefficients.py  (a minute; needs scipy)
 
 The references are scipy's incomplete gamma function and its inverse in double precision, and their
 derivative in the concentration by eighth-order differences of the quantile, which agree with mpmath
@@ -157,10 +157,19 @@ def normal():
     print("NORMAL = (" + ", ".join(f"{c:.10g}" for c in powers) + ")")
 
 
+def near_normal(z, s):
+    """log_ratio for s of 1e-4 and less, where scipy loses digits: its expansion about s = 0."""
+    u = z * s
+    return u - u**2 / 6 + u**3 / 36 - s**2 / 3 + 5 * u * s**2 / 36
+
+
 def quantile():
     z = nodes(90, -LARGEST_NORMAL, LARGEST_NORMAL)
+    far = grid(z, np.array([1e-6, 1e-5, 1e-4]))
     z, s = grid(z, np.maximum(nodes(50, 0, 1), 0.002))
-    value, u, v = log_ratio(z, s), z * s, s**2
+    value = np.append(log_ratio(z, s), near_normal(*far))
+    z, s = np.append(z, far[0]), np.append(s, far[1])
+    u, v = z * s, s**2
     inner = u / np.sqrt(u**2 + BEND**2)
     scale = LARGEST_NORMAL / np.hypot(LARGEST_NORMAL, BEND)
     error, rows = fit(inner / scale, v, value, (24, 8), 1 / s, shape=1.05)
@@ -217,9 +226,8 @@ def origin():
 
 
 if __name__ == "__main__":
-    print(
-        '"""Made by tools/fit_coefficients.py: polynomials in two variables, a row for each power of the outer one."""\n'
-    )
+    print('"""Made by tools/fit_coefficients.py: powers of an inner variable, a row for each power')
+    print('of an outer one."""\n')
     print("# fmt: off")
     normal()
     print(f"BEND = {BEND}")

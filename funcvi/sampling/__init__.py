@@ -1,6 +1,19 @@
 """Draws, and which gradients they carry."""
 
+from funcvi.sampling.chunks import sample_in_chunks
 from funcvi.sampling.draw import sample
 from funcvi.sampling.flow import pathwise_obstacle, score_obstacle
+from funcvi.sampling.gamma import gamma_elasticity, log_standard_gamma, standard_gamma
+from funcvi.sampling.relaxed import relaxed_one_hot, straight_through_one_hot
 
-__all__ = ["pathwise_obstacle", "sample", "score_obstacle"]
+__all__ = [
+    "gamma_elasticity",
+    "log_standard_gamma",
+    "pathwise_obstacle",
+    "relaxed_one_hot",
+    "sample",
+    "sample_in_chunks",
+    "score_obstacle",
+    "standard_gamma",
+    "straight_through_one_hot",
+]

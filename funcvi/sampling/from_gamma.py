@@ -50,25 +50,23 @@ def _dirichlet(d: Any, key: Key, shape: Shape) -> Array:
     return _inside(jax.nn.softmax(logs, axis=-1))
 
 
-def _over_root_chi2(key: Key, z: Array, df: Array) -> Array:
-    """z / sqrt(chi2(df) / df), df of z's shape."""
-    half = df / 2
-    return z * jax.lax.rsqrt(standard_gamma(key, half, half.shape) / half)
+def _inverse_root(key: Key, df: Any, d: Any, shape: Shape) -> Array:
+    """``sqrt(df / chi2(df))``, through logs: a chi2 of few degrees of freedom underflows."""
+    half = jnp.broadcast_to(_float(df, d), shape) / 2
+    return jnp.exp((jnp.log(half) - log_standard_gamma(key, half, shape)) / 2)
 
 
 def _student_t(d: Any, key: Key, shape: Shape) -> Array:
     normal_key, gamma_key = jax.random.split(key)
     z = noise.normal(normal_key, shape, noise_dtype(d))
-    df = jnp.broadcast_to(_float(d.df, d), shape)
-    return d.loc + d.scale * _over_root_chi2(gamma_key, z, df)
+    return d.loc + d.scale * (z * _inverse_root(gamma_key, d.df, d, shape))
 
 
 def _multivariate_student_t(d: Any, key: Key, shape: Shape) -> Array:
     normal_key, gamma_key = jax.random.split(key)
     z = noise.normal(normal_key, (*shape, *d.event_shape), noise_dtype(d))
-    half = jnp.broadcast_to(_float(d.df, d), shape) / 2
-    shrink = jax.lax.rsqrt(standard_gamma(gamma_key, half, shape) / half)
-    return d.loc + times_vector(d.scale_tril, z) * shrink[..., None]
+    stretch = _inverse_root(gamma_key, d.df, d, shape)
+    return d.loc + times_vector(d.scale_tril, z) * stretch[..., None]
 
 
 def _bartlett(d: Any, key: Key, shape: Shape, df: Array) -> Array:

@@ -1,10 +1,10 @@
 """Gamma draws and their derivative, in linear and in log space: no loop, so nothing can hang.
 
 A draw is a smooth function of a normal and of its concentration ``a``. The log of a quantile,
-``log(x / a)``, depends on ``u = z / sqrt(a)`` and on ``1 / a`` alone, smoothly for a of one and more
-(Temme 1992, doi:10.1090/S0025-5718-1992-1122079-8), so one polynomial in both serves: quantiles are
-off by at most 5e-7 standard deviations, which 1e12 draws would not show. Below one,
-``Gamma(a) = Gamma(a + 1) U**(1 / a)`` (Marsaglia and Tsang 2000, doi:10.1145/358407.358414).
+``log(x / a)``, depends on ``u = z / sqrt(a)`` and on ``1 / a`` alone, and smoothly for a of one and
+more (Temme 1992, doi:10.1090/S0025-5718-1992-1122079-8), so one polynomial in both serves. Its
+quantiles are off by at most 6e-7 standard deviations, which a billion draws would not show. Below
+one, ``Gamma(a) = Gamma(a + 1) U**(1 / a)`` (Marsaglia and Tsang 2000, doi:10.1145/358407.358414).
 
 The derivative is the implicit one (Figurnov et al. 2018, arXiv:1805.08498), a function of the draw
 and of a: as its elasticity, ``d log x / d log a`` at a fixed quantile, it needs three polynomials,
@@ -37,7 +37,8 @@ def standard_gamma(key: Key, concentration: Array, shape: tuple[int, ...]) -> Ar
         shape: of the draws.
 
     Returns:
-        Array of ``shape``, in the dtype of ``concentration``.
+        Array of ``shape``, in the dtype of ``concentration``, positive: a draw below the smallest
+        normal number of that dtype is given as that number (see ``log_standard_gamma``).
 
     Raises:
         ValueError: the concentration does not broadcast to ``shape``.
@@ -92,15 +93,15 @@ def _log_parts(concentration: Array, z: Array, e: Array) -> tuple[Array, Array]:
 @jax.custom_jvp
 def _gamma(concentration: Array, z: Array, e: Array) -> Array:
     boosted, log_ratio = _log_parts(concentration, z, e)
-    return boosted * jnp.exp(log_ratio)
+    # Zero is outside the support: what underflows becomes the smallest positive number.
+    return jnp.maximum(boosted * jnp.exp(log_ratio), jnp.finfo(z.dtype).tiny)
 
 
 @_gamma.defjvp
 def _gamma_rule(primals: Any, tangents: Any) -> Any:
     concentration = primals[0]
     x = _gamma(*primals)
-    log_x = jnp.log(jnp.maximum(x, jnp.finfo(x.dtype).tiny))
-    slope = x * gamma_elasticity(concentration, log_x) / concentration
+    slope = x * gamma_elasticity(concentration, jnp.log(x)) / concentration
     return x, slope * tangents[0]
 
 
@@ -130,8 +131,8 @@ def gamma_elasticity(concentration: Array, log_x: Array) -> Array:
 
     Example:
         >>> import jax.numpy as jnp
-        >>> round(float(gamma_elasticity(jnp.float32(2.0), jnp.float32(0.5))), 4)   # 1.1966...
-        1.1966
+        >>> round(float(gamma_elasticity(jnp.float32(2.0), jnp.log(jnp.float32(1.7)))), 4)
+        1.1764
     """
     a, x = concentration, jnp.exp(log_x)
     low, high = coefficients.LARGE_RANGE

@@ -40,7 +40,7 @@ def uniform(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
     """In the open interval (0, 1), evenly spaced by 2**-23 (float64: 2**-52)."""
     first, second = words(key, shape)
     if dtype == jnp.float64:
-        return _unit(first, second, 52)
+        return _unit(first, second)
     return ((first >> _U32(9)).astype(jnp.float32) + 0.5).astype(jnp.float32) * 2.0**-23
 
 
@@ -78,7 +78,7 @@ def normal_and_exponential(
 
 def _exponential(first: Array, second: Array, dtype: jnp.dtype) -> Array:
     if dtype == jnp.float64:
-        return -jnp.log(_unit(first, second, 53))
+        return -jnp.log(_unit(first, second))
     # Rounded to float32 the largest is 1 itself: kept below it.
     u = jnp.minimum(_from_31_bits(first >> _U32(1)), np.float32(1 - 2**-24))
     return -jnp.log(u)
@@ -88,7 +88,7 @@ def _signed_tail(first: Array, second: Array, dtype: jnp.dtype) -> tuple[Array, 
     one = jnp.asarray(1.0, dtype)
     sign = jnp.where((first >> _U32(31)) == 0, one, -one)
     if dtype == jnp.float64:
-        return sign, _unit(first << _U32(1), second, 52)
+        return sign, _unit(first << _U32(1), second)
     v = jnp.minimum(_from_31_bits(first & _U32(0x7FFFFFFF)), np.float32(1 - 2**-24))
     return sign, v
 
@@ -107,14 +107,14 @@ def _from_31_bits(bits: Array) -> Array:
     return (signed.astype(jnp.float32) + 0.5) * np.float32(2.0**-31)
 
 
-def _unit(first: Array, second: Array, bits: int) -> Array:
-    """float64 in (0, 1) from the highest ``bits`` of 64."""
+def _unit(first: Array, second: Array) -> Array:
+    """float64 in (0, 1) from the highest 52 of 64 bits; with 53 the last would round to one."""
     both = (first.astype(jnp.uint64) << np.uint64(32)) | second.astype(jnp.uint64)
-    return ((both >> np.uint64(64 - bits)).astype(jnp.float64) + 0.5) * 2.0**-bits
+    return ((both >> np.uint64(12)).astype(jnp.float64) + 0.5) * 2.0**-52
 
 
 def _typed(key: Key) -> Key:
-    if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         return key
     return jax.random.wrap_key_data(key)
 
