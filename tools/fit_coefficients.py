@@ -138,13 +138,9 @@ def table(name, rows):
     print(")")
 
 
-def normal():
-    """z / (1 - v) at the upper tail probability v / 2, in w / (w + 10) with w = -log(v (2 - v))."""
-    w = 10 / (1 - nodes(300, 0, 22 / 32)) - 10
-    one_minus_v = np.sqrt(-np.expm1(-w))
-    value = -special.ndtri(np.exp(-w) / (1 + one_minus_v) / 2) / one_minus_v
-    inner = w / (w + 10) / (22 / 32) * 2 - 1
-    basis = chebyshev.chebvander(inner, 12)
+def one_variable(name, inner, value, degree):
+    """A relative minimax polynomial of ``inner`` in [-1, 1]."""
+    basis = chebyshev.chebvander(inner, degree)
     lawson = np.ones_like(value)
     for _ in range(40):
         weight = np.sqrt(lawson) / value
@@ -153,8 +149,22 @@ def normal():
         lawson *= r / r.max() + 1e-3
     powers = chebyshev.cheb2poly(c)
     got = evaluate([powers], inner, inner)
-    report("normal", [powers], r.max(), np.abs(got / value - 1))
-    print("NORMAL = (" + ", ".join(f"{c:.10g}" for c in powers) + ")")
+    report(name, [powers], r.max(), np.abs(got / value - 1))
+    print(f"{name} = (" + ", ".join(f"{c:.10g}" for c in powers) + ")")
+
+
+def normal():
+    """z / (1 - v) at the upper tail probability v / 2, in w / (w + 10) with w = -log(v (2 - v))."""
+    w = 10 / (1 - nodes(300, 0, 22 / 32)) - 10
+    one_minus_v = np.sqrt(-np.expm1(-w))
+    value = -special.ndtri(np.exp(-w) / (1 + one_minus_v) / 2) / one_minus_v
+    one_variable("NORMAL", w / (w + 10) / (22 / 32) * 2 - 1, value, 12)
+
+
+def tangent():
+    """tan(pi t / 2) / t in 8 t**2 - 1, for t up to a half."""
+    t = np.sqrt(nodes(200, 0, 0.25))
+    one_variable("TANGENT", 8 * t**2 - 1, np.tan(np.pi * t / 2) / t, 6)
 
 
 def near_normal(z, s):
@@ -230,6 +240,7 @@ if __name__ == "__main__":
     print('of an outer one."""\n')
     print("# fmt: off")
     normal()
+    tangent()
     print(f"BEND = {BEND}")
     quantile()
     large()
