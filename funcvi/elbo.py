@@ -12,7 +12,7 @@ from funcvi import estimators as est
 from funcvi._types import Key, Params
 from funcvi.guides import Guide, Posterior
 from funcvi.sampling.draw import raw_sample
-from funcvi.sampling.flow import pathwise_obstacle, score_obstacle
+from funcvi.sampling.flow import jump_obstacle, pathwise_obstacle, score_obstacle
 from funcvi.targets import Target
 
 __all__ = ["log_ratios", "negative_elbo"]
@@ -88,8 +88,7 @@ def _divergence(
 
     if len(base) == 1 and estimator in (None, "enumeration"):
         ((name, q),) = base.items()
-        needed = pathwise_obstacle(q) is not None and est.enumerable(q) is not None
-        if needed or estimator == "enumeration":
+        if est.enumerable(q) is not None or estimator == "enumeration":
             return est.enumeration(q, lambda z: log_p({name: z}), key, num_samples)
     if estimator == "enumeration":
         raise ValueError(
@@ -117,7 +116,7 @@ def _divergence(
 
 
 def _by_score(name: str, q: Any, estimator: str | None) -> bool:
-    obstacle = pathwise_obstacle(q)
+    obstacle = pathwise_obstacle(q) or jump_obstacle(q)
     if obstacle is None and estimator == "sticking_the_landing":
         obstacle = score_obstacle(q)  # it drops the score, whose mean must be zero
     wanted = estimator == "score_function" or (estimator is None and obstacle is not None)

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax import Array
 from jax.lax import stop_gradient
@@ -17,7 +18,7 @@ from numpyro.distributions.mixtures import _MixtureBase
 
 from funcvi._types import Key
 from funcvi.sampling.draw import raw_sample
-from funcvi.sampling.flow import pathwise_obstacle, score_obstacle
+from funcvi.sampling.flow import GATED, pathwise_obstacle, score_obstacle
 
 __all__ = [
     "ESTIMATORS",
@@ -101,7 +102,8 @@ def enumeration(q: Any, log_p: LogProb, key: Key | None, num_samples: int) -> Ar
     """An exact sum: over a small discrete support, or over the components of a mixture.
 
     For a mixture, ``sum_k w_k E_{q_k}[log q - log p]`` with ``num_samples`` pathwise draws from
-    each component, so the weights get their exact gradient.
+    each component, so the weights get their exact gradient. A gate over a density is a mixture of
+    zero and of that density.
     """
     values = _finite_support(q)
     if values is not None:
@@ -110,7 +112,7 @@ def enumeration(q: Any, log_p: LogProb, key: Key | None, num_samples: int) -> Ar
     if parts is None:
         raise ValueError(
             f"{type(q).__name__} has no small finite support and is no mixture of pathwise "
-            'components, so it cannot be enumerated: use estimator="score_function".'
+            f"components, so it cannot be enumerated.\n{_right_estimator(q)}"
         )
     weights, draw = parts
     assert key is not None
@@ -133,23 +135,31 @@ def _finite_support(q: Any) -> Array | None:
     bare = q
     while isinstance(bare, (dist.ExpandedDistribution, dist.MaskedDistribution)):
         bare = bare.base_dist
+    gated = isinstance(bare, GATED)
+    source = bare.base_dist if gated else q  # numpyro's hurdles do not say that they are finite
     # numpyro enumerates the coordinates of an Independent together, not their product.
-    if isinstance(bare, dist.Independent) or not getattr(q, "has_enumerate_support", False):
+    if isinstance(bare, dist.Independent) or not getattr(source, "has_enumerate_support", False):
         return None
     try:
-        values = q.enumerate_support(expand=False)
+        values = source.enumerate_support(expand=False)
+        if gated and not np.any(np.asarray(values) == 0):
+            return None  # the gate adds a value, and numpyro's densities there are not right
     except NotImplementedError:
         return None
     except jax.errors.JAXTypeError:  # its size is a traced value
         return None
     if values.shape[0] > _LARGEST_SUPPORT:
         return None
-    return values
+    return values.reshape(-1, *(1,) * len(q.batch_shape), *q.event_shape)
 
 
 def _mixture_parts(q: Any) -> tuple[Array, Callable[[Key, int], Array]] | None:
     """Weights (*batch, components), and draws (components, samples, *batch, *event)."""
+    if isinstance(q, GATED):
+        return _gate_parts(q, q.batch_shape)
     if isinstance(q, dist.ExpandedDistribution):
+        if isinstance(q.base_dist, GATED):
+            return _gate_parts(q.base_dist, q.batch_shape)
         return _mixture_parts(_expanded(q.base_dist, q.batch_shape))
     if isinstance(q, dist.TransformedDistribution):
         inner = _mixture_parts(q.base_dist)
@@ -191,6 +201,24 @@ def _mixture_parts(q: Any) -> tuple[Array, Callable[[Key, int], Array]] | None:
         return jnp.stack(each)
 
     return weights, draw_each
+
+
+def _gate_parts(
+    d: Any, batch_shape: tuple[int, ...]
+) -> tuple[Array, Callable[[Key, int], Array]] | None:
+    """Zero, and what is behind the gate where that is pathwise: a hurdle over a density."""
+    if pathwise_obstacle(d.base_dist) is not None:
+        return None
+    if hasattr(d, "gate_logits"):
+        gates = jax.nn.sigmoid(d.gate_logits), jax.nn.sigmoid(-d.gate_logits)
+    else:
+        gates = d.gate, 1 - d.gate
+
+    def draw(key: Key, n: int) -> Array:
+        x = raw_sample(d.base_dist.expand(batch_shape), key, (n,))
+        return jnp.stack([jnp.zeros_like(x), x])
+
+    return jnp.stack([jnp.broadcast_to(g, batch_shape) for g in gates], axis=-1), draw
 
 
 def _expanded(d: Any, batch_shape: tuple[int, ...]) -> Any:

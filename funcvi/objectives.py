@@ -13,7 +13,7 @@ from funcvi._types import Joint, Key
 from funcvi.compare import check_pair
 from funcvi.joints import is_joint, members_of
 from funcvi.sampling.draw import unvalidated
-from funcvi.sampling.flow import pathwise_obstacle, score_obstacle
+from funcvi.sampling.flow import jump_obstacle, pathwise_obstacle, score_obstacle
 
 __all__ = ["kl"]
 
@@ -30,10 +30,10 @@ def kl(
 ) -> Array:
     """KL(q || p) = E_q[log q - log p] in nats, summed over batch elements and joint members.
 
-    Chooses, for each member: the closed form where numpyro has one; else pathwise gradients; else
-    an exact sum over a small discrete support or over mixture components; else the score function
-    with a leave-one-out baseline. The value is unbiased, and so is its gradient with respect to the
-    parameters of q and of p.
+    Chooses, for each member: the closed form where numpyro has one; else an exact sum over a small
+    discrete support, over mixture components or over a gate; else pathwise gradients; else the
+    score function with a leave-one-out baseline. The value is unbiased, and so is its gradient with
+    respect to the parameters of q and of p.
 
     Args:
         q: a distribution of batch shape (*batch) and event shape (*event), or a joint of them.
@@ -128,7 +128,13 @@ def _pair_kl(
                 f"KL between {type(q).__name__} and {type(p).__name__}{label} has no closed form "
                 "in numpyro: leave estimator out."
             )
-    chosen = estimator or _choose(q, label)
+    jump = jump_obstacle(q, p)
+    if jump is not None and estimator in ("pathwise", "sticking_the_landing"):
+        raise ValueError(
+            f'estimator="{estimator}" would give a biased gradient: {jump}.\n'
+            'Use estimator="score_function", or leave it out.'
+        )
+    chosen = estimator or _choose(q, jump, label)
     if key is None and not (chosen == "enumeration" and est.enumerable(q) == "values"):
         raise ValueError(
             f"KL of {type(q).__name__}{label} is estimated from draws ({chosen}): "
@@ -186,13 +192,13 @@ def _log_pmf(d: Any) -> Array:
     return jnp.where(positive, jnp.log(jnp.where(positive, d.probs, 1.0)), -jnp.inf)
 
 
-def _choose(q: Any, label: str) -> str:
+def _choose(q: Any, jump: str | None, label: str) -> str:
     """The best estimator that is right for q."""
-    obstacle = pathwise_obstacle(q)
+    if est.enumerable(q) is not None:
+        return "enumeration"  # of a mixture too: less noise than its implicit gradients
+    obstacle = pathwise_obstacle(q) or jump
     if obstacle is None:
         return "pathwise"
-    if est.enumerable(q) is not None:
-        return "enumeration"
     other = score_obstacle(q)
     if other is None:
         return "score_function"

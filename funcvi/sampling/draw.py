@@ -31,7 +31,7 @@ def sample(d: Joint, key: Key, sample_shape: tuple[int, ...] = ()) -> Any:
 
     Raises:
         TypeError: differentiating the draws with respect to a distribution whose pathwise gradient
-            would be zero or partial (a discrete one, a mixture). The message says what to use.
+            would be zero or partial (a discrete one, a hurdle). The message says what to use.
             ``jax.lax.stop_gradient(d)`` asks for draws without gradients.
 
     Example:

@@ -1,9 +1,9 @@
 """Which gradients the draws of a distribution carry: the facts behind the choice of estimator.
 
 numpyro's ``has_rsample`` is wrong in both directions: Levy and the Wishart family have right
-pathwise gradients and deny it; a mixture's draws depend on its components' parameters and not on
-its weights, silently. So this asks the type, and a test compares every entry of the catalogue with
-a score-function estimate.
+pathwise gradients and deny it; its draws of a mixture depend on the components' parameters and not
+on the weights, silently. So this asks the type, and a test compares every entry of the catalogue
+with a score-function estimate.
 """
 
 from typing import Any
@@ -16,8 +16,18 @@ from numpyro.distributions.discrete import ZeroInflatedLogits, ZeroInflatedProbs
 from numpyro.distributions.mixtures import _MixtureBase
 
 from funcvi.joints import is_joint, members_of
+from funcvi.sampling.circular import angles_of
+from funcvi.sampling.mixture import mixture_obstacle
+from funcvi.sampling.truncated import truncation_obstacle
 
-__all__ = ["GATED", "members", "pathwise_obstacle", "score_obstacle", "support_of"]
+__all__ = [
+    "GATED",
+    "jump_obstacle",
+    "members",
+    "pathwise_obstacle",
+    "score_obstacle",
+    "support_of",
+]
 
 _WRAPPERS = (
     dist.Independent,
@@ -25,7 +35,6 @@ _WRAPPERS = (
     dist.MaskedDistribution,
     dist.TransformedDistribution,  # and FoldedDistribution
 )
-_REJECTION = (dist.VonMises, dist.SineBivariateVonMises, dist.SineSkewed)
 GATED = (
     ZeroInflatedProbs,
     ZeroInflatedLogits,
@@ -85,18 +94,42 @@ def pathwise_obstacle(d: Any) -> str | None:
     if isinstance(d, _WRAPPERS):
         return pathwise_obstacle(d.base_dist)
     if isinstance(d, _MixtureBase):
-        return f"{name} picks a component at random, so its weights get no gradient"
+        return mixture_obstacle(d)
     if isinstance(d, GATED):
         return f"{name} opens its gate at random, so the gate gets no gradient"
     if d.is_discrete:
         return f"{name} is discrete"
-    if isinstance(d, _REJECTION):
-        return f"{name} is drawn by rejection, without a derivative"
+    if isinstance(d, dist.SineSkewed) and angles_of(d.base_dist) is None:
+        return f"{name} mirrors the draws of a {type(d.base_dist).__name__} at random"
+    if (obstacle := truncation_obstacle(d)) is not None:
+        return obstacle
     if isinstance(d, dist.GaussianCopula):
         return pathwise_obstacle(d.marginal_dist)
     if type(d).__module__.startswith("numpyro.distributions"):
         return None
     return None if d.has_rsample else f"{name}.has_rsample is False"
+
+
+def jump_obstacle(q: Any, p: Any = None) -> str | None:
+    """Why draws of q have no pathwise gradient for log p, although they have one on the circle.
+
+    An angle that moves over pi comes out at -pi: a function that is not periodic jumps there, and
+    no derivative along the draws sees it. ``p`` of None is a function on the line.
+
+    Example:
+        >>> import numpyro.distributions as dist
+        >>> jump_obstacle(dist.VonMises(0.0, 1.0), dist.VonMises(1.0, 2.0)) is None
+        True
+        >>> jump_obstacle(dist.VonMises(0.0, 1.0), dist.Normal())
+        'VonMises jumps at pi, where the log density of p is not periodic'
+    """
+    if isinstance(q, dist.TransformedDistribution) and jump_obstacle(q.base_dist):
+        p = None  # the transform need not be periodic
+    elif support_of(q) is not constraints.circular:
+        return None
+    if p is not None and support_of(p) is constraints.circular:
+        return None
+    return f"{type(q).__name__} jumps at pi, where the log density of p is not periodic"
 
 
 def score_obstacle(d: Any) -> str | None:

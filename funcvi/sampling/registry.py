@@ -13,7 +13,17 @@ import numpyro.distributions as dist
 from jax import Array
 
 from funcvi._types import Key
-from funcvi.sampling import from_gamma, from_noise, multivariate, wrappers
+from funcvi.sampling import (
+    circular,
+    from_gamma,
+    from_noise,
+    mixture,
+    multivariate,
+    truncated,
+    truncated_gamma,
+    von_mises,
+    wrappers,
+)
 
 __all__ = ["draw"]
 
@@ -21,9 +31,15 @@ _SAMPLERS: dict[type, Callable[..., Array]] = {
     **from_noise.SAMPLERS,
     **from_gamma.SAMPLERS,
     **multivariate.SAMPLERS,
+    **von_mises.SAMPLERS,
+    **circular.SAMPLERS,
+    **truncated.SAMPLERS,
+    **truncated_gamma.SAMPLERS,
 }
 _COMPOSITES: dict[type, Callable[..., Array]] = {
     **wrappers.COMPOSITES,
+    **mixture.COMPOSITES,
+    **circular.COMPOSITES,
 }
 
 

@@ -78,8 +78,16 @@ MIXTURE = dist.MixtureSameFamily(
 )
 
 
+# The derivative of its cdf is not known, so its draws cannot move with the weights.
+SCORED = dist.MixtureSameFamily(
+    dist.Categorical(probs=jnp.array([0.3, 0.7])), dist.StudentT(9.0, jnp.array([0.0, 2.0]), 0.7)
+)
+
+
 @pytest.mark.parametrize(
-    "q", [MIXTURE, dist.VonMises(1.0, 2.0)], ids=["mixture", "score function alone"]
+    "q",
+    [MIXTURE, SCORED, dist.VonMises(1.0, 2.0)],
+    ids=["mixture", "mixture of undifferentiable cdfs", "score function alone"],
 )
 def test_a_single_site_without_pathwise_gradients_gets_a_right_estimator(q):
     guide = guide_of({"mean": q}, TARGET)
@@ -96,10 +104,11 @@ def test_a_scored_site_beside_a_pathwise_one():
         lambda x: -((x["a"] - x["b"]) ** 2) - x["a"] ** 2,
         supports={"a": constraints.real, "b": constraints.real},
     )
-    guide = guide_of({"a": MIXTURE, "b": dist.Normal(0.5, 1.0)}, target)
-    loss = fv.negative_elbo(target, guide, num_samples=32)
-    found = fv.check_gradients(loss, guide.start, KEY, num_evaluations=300, threshold=5.0)
-    assert found.ok, str(found)
+    for mixture in (MIXTURE, SCORED):
+        guide = guide_of({"a": mixture, "b": dist.Normal(0.5, 1.0)}, target)
+        loss = fv.negative_elbo(target, guide, num_samples=32)
+        found = fv.check_gradients(loss, guide.start, KEY, num_evaluations=300, threshold=5.0)
+        assert found.ok, str(found)
     with pytest.raises(ValueError, match=r"sites \['a'\] need num_samples >= 2"):
         fv.negative_elbo(target, guide, num_samples=1)(guide.start, KEY)
     with pytest.raises(ValueError, match="enumeration needs a guide of one site"):

@@ -718,7 +718,9 @@ REFUSED = {
         'estimator="sticking_the_landing" would give',
     ),
     "pathwise, mixture": (
-        MIXTURE,
+        dist.MixtureSameFamily(
+            dist.Categorical(probs=jnp.array([0.5, 0.5])), dist.StudentT(jnp.array([3.0, 4.0]))
+        ),
         NORMAL,
         {"estimator": "pathwise"},
         'its weights get no gradient.\nUse estimator="enumeration"',

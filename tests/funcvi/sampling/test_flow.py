@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from numpyro.distributions import constraints
 
 import funcvi as fv
 from funcvi.sampling.draw import raw_sample
-from funcvi.sampling.flow import members, pathwise_obstacle, score_obstacle
+from funcvi.sampling.flow import members, pathwise_obstacle, score_obstacle, support_of
 from tests.funcvi.catalogue import CATALOGUE, NESTINGS, SINGLE
 
 ALL = {**SINGLE, **NESTINGS}
@@ -50,15 +51,22 @@ def per_draw_gradients(name: str) -> tuple[Any, Any, Any]:
     start = jnp.concatenate([jnp.ravel(leaf) for leaf in leaves])
     keys = jax.random.split(jax.random.key(zlib.crc32(name.encode())), DRAWS)
 
+    def felt(x: Any) -> Any:
+        """Angles through a continuous function of the circle: a draw that passes the cut at pi
+        must not change the value by a jump, whose derivative no path has."""
+        if support_of(q(params)) is not constraints.circular:
+            return bounded(x)
+        return bounded(jnp.sin(x) + 0.5 * jnp.cos(x))
+
     def value(u: Any, key: Any) -> Any:
-        return bounded(raw_sample(build(u), key, (1,)))[0]
+        return felt(raw_sample(build(u), key, (1,)))[0]
 
     def score(u: Any, x: Any) -> Any:
         return build(u).log_prob(x).sum()
 
     def both(key: Any) -> Any:
         x = raw_sample(build(start), key, (1,))[0]
-        f = bounded(x[None])[0]
+        f = felt(x[None])[0]
         return jax.grad(value)(start, key), jax.grad(score)(start, x), f
 
     pathwise, scores, f = jax.jit(lambda keys: jax.lax.map(both, keys, batch_size=500))(keys)
@@ -134,15 +142,11 @@ PATHWISE_OBSTACLES = {
     "RightCensoredDistribution": "RightCensoredDistribution do not follow its log_prob",
     "ImproperUniform": "ImproperUniform cannot be sampled",
     "Unit": "Unit is a factor",
-    "MixtureSameFamily": "its weights get no gradient",
-    "MixtureGeneral/nested": "its weights get no gradient",
     "HurdleProbs": "the gate gets no gradient",
     "HurdleGamma": "the gate gets no gradient",
     "HurdleLogNormal": "the gate gets no gradient",
     "ZeroInflatedLogits": "the gate gets no gradient",
     "Poisson": "Poisson is discrete",
-    "VonMises": "drawn by rejection",
-    "SineSkewed": "drawn by rejection",
     "joint/list": "Poisson is discrete",
 }
 
@@ -153,7 +157,9 @@ def test_pathwise_obstacles(name: str) -> None:
 
 
 def test_obstacles_reach_through_wrappers() -> None:
-    mixture = CATALOGUE["MixtureSameFamily"]()
+    mixture = dist.MixtureSameFamily(
+        dist.Categorical(probs=jnp.array([0.3, 0.7])), dist.StudentT(jnp.array([[3.0, 4.0]] * 2))
+    )
     for wrapped in (
         mixture.to_event(1),
         mixture.expand((3, 2)),
@@ -162,8 +168,12 @@ def test_obstacles_reach_through_wrappers() -> None:
         {"x": dist.Normal(), "y": (mixture,)},
     ):
         assert "weights" in (pathwise_obstacle(wrapped) or "")
-    copula = dist.GaussianCopula(dist.VonMises(jnp.zeros(2), 1.0), correlation_cholesky=jnp.eye(2))
-    assert "rejection" in (pathwise_obstacle(copula) or "")
+    copula = dist.GaussianCopula(dist.Poisson(jnp.ones(2)), correlation_cholesky=jnp.eye(2))
+    assert "discrete" in (pathwise_obstacle(copula) or "")
+    angles = dist.SineBivariateVonMises(0.4, 0.3, 2.7, 3.4, correlation=0.8)
+    assert pathwise_obstacle(angles) is None
+    mirrored = pathwise_obstacle(dist.SineSkewed(angles, jnp.array([0.3, -0.4])))
+    assert mirrored == "SineSkewed mirrors the draws of a SineBivariateVonMises at random"
 
 
 class Foreign(dist.Normal):
