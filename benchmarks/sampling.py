@@ -150,7 +150,7 @@ def summary(rows: list[Row]) -> str:
     )
 
 
-def versions(device: Device) -> str:
+def versions(device: Device, load: float) -> str:
     found = []
     for package in ("funcvi", "jax", "jaxlib", "numpyro", "torch", "tfp-nightly"):
         with contextlib.suppress(PackageNotFoundError):
@@ -163,11 +163,14 @@ def versions(device: Device) -> str:
     threads = f"; torch on {torch.get_num_threads()} threads" if torch and not kind else ""
     return (
         f"{', '.join(found)}; Python {platform.python_version()}; {model}, "
-        f"{platform.machine()}, {os.cpu_count()} cores{threads}{kind}"
+        f"{platform.machine()}, {os.cpu_count()} cores{threads}{kind}; "
+        f"load average {load:.1f} at the start"
     )
 
 
-def report(cases: list[Case], size: int, repeats: int, fit_steps: int, device: Device) -> list[str]:
+def report(
+    cases: list[Case], size: int, repeats: int, fit_steps: int, device: Device, load: float
+) -> list[str]:
     machine = Machine.measured(device.platform)
     log(machine.words())
     rows, limits = measure(cases, size, repeats, device)
@@ -229,7 +232,7 @@ def report(cases: list[Case], size: int, repeats: int, fit_steps: int, device: D
         "",
         *whole,
         "",
-        versions(device),
+        versions(device, load),
     ]
 
 
@@ -257,7 +260,7 @@ def main() -> None:
     wanted = options.rows.split(",") if options.rows else [case.name.split()[0] for case in CASES]
     cases = [case for case in CASES if case.name.split()[0] in wanted]
     size = options.size or (10**8 if device.platform == "gpu" else 10**6)
-    text = "\n".join(report(cases, size, options.repeats, options.fit_steps, device)) + "\n"
+    text = "\n".join(report(cases, size, options.repeats, options.fit_steps, device, load)) + "\n"
     print(text)
     if options.output:
         Path(options.output).write_text(text)

@@ -1,5 +1,6 @@
 """Distributions made of Gamma draws. Ratios are taken in log space, where nothing underflows."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -50,10 +51,20 @@ def _dirichlet(d: Any, key: Key, shape: Shape) -> Array:
     return _inside(jax.nn.softmax(logs, axis=-1))
 
 
+def _exp(log_x: Array) -> Array:
+    """Large instead of infinite, and there without a gradient, where it would be infinite too."""
+    return jnp.exp(jnp.minimum(log_x, 0.95 * math.log(jnp.finfo(log_x.dtype).max)))
+
+
+def _inverse_gamma(d: Any, key: Key, shape: Shape) -> Array:
+    gamma = d.base_dist  # the attributes of d itself are lost when a pytree is rebuilt
+    return gamma.rate * _exp(-log_standard_gamma(key, _float(gamma.concentration, d), shape))
+
+
 def _inverse_root(key: Key, df: Any, d: Any, shape: Shape) -> Array:
     """``sqrt(df / chi2(df))``, through logs: a chi2 of few degrees of freedom underflows."""
     half = jnp.broadcast_to(_float(df, d), shape) / 2
-    return jnp.exp((jnp.log(half) - log_standard_gamma(key, half, shape)) / 2)
+    return _exp((jnp.log(half) - log_standard_gamma(key, half, shape)) / 2)
 
 
 def _student_t(d: Any, key: Key, shape: Shape) -> Array:
@@ -133,6 +144,7 @@ def _dirichlet_multinomial(d: Any, key: Key, shape: Shape) -> Array:
 SAMPLERS: dict[type, Callable[..., Array]] = {
     dist.Gamma: _gamma,
     dist.Chi2: _gamma,
+    dist.InverseGamma: _inverse_gamma,
     dist.Beta: _beta,
     dist.BetaProportion: _beta,
     dist.Dirichlet: _dirichlet,

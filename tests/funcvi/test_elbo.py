@@ -87,7 +87,7 @@ SCORED = dist.MixtureSameFamily(
 @pytest.mark.parametrize(
     "q",
     [MIXTURE, SCORED, dist.VonMises(1.0, 2.0)],
-    ids=["mixture", "mixture of undifferentiable cdfs", "score function alone"],
+    ids=["mixture", "mixture of undifferentiable cdfs", "an angle on the line"],
 )
 def test_a_single_site_without_pathwise_gradients_gets_a_right_estimator(q):
     guide = guide_of({"mean": q}, TARGET)
