@@ -53,7 +53,15 @@ def _inside(x: Array) -> Array:
 
 def _kumaraswamy(d: Any, e: Array) -> Array:
     # 1 - (1 - u)**(1 / b) with u = 1 - exp(-e), without cancellation.
-    return _inside(jnp.exp(jnp.log(-jnp.expm1(-e / d.concentration0)) / d.concentration1))
+    return _inside(jnp.exp(jnp.log(_one_less_exp(e / d.concentration0)) / d.concentration1))
+
+
+def _one_less_exp(t: Array) -> Array:
+    """1 - exp(-t) for t not negative: XLA's expm1 is slow on CPU."""
+    if t.dtype == jnp.float64:
+        return -jnp.expm1(-t)
+    series = [(-1) ** k / math.factorial(k + 1) for k in range(8)]
+    return jnp.where(t < 0.5, t * horner(series, jnp.minimum(t, 0.5)), 1 - jnp.exp(-t))
 
 
 def _two_exponentials(d: Any, key: Key, shape: Shape) -> Array:
