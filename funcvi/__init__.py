@@ -14,6 +14,8 @@ from funcvi.gradient_check import GradientCheck, check_gradients
 from funcvi.targets import Target, target
 from funcvi.guides import Guide, Posterior, mean_field
 from funcvi.elbo import negative_elbo
+from funcvi.control import apply_first, choose, repeat, while_loop
+from funcvi.unused import only_used
 from funcvi.diagnostics import Diagnosis, diagnose
 
 __version__ = "0.1.0"
@@ -43,6 +45,11 @@ __all__ = [
     "Posterior",
     "mean_field",
     "negative_elbo",
+    "apply_first",
+    "choose",
+    "repeat",
+    "while_loop",
+    "only_used",
     "Diagnosis",
     "diagnose",
 ]
