@@ -14,6 +14,8 @@ from funcvi.gradient_check import GradientCheck, check_gradients
 from funcvi.targets import Target, target
 from funcvi.guides import Guide, Posterior, mean_field
 from funcvi.elbo import negative_elbo
+from funcvi import networks
+from funcvi.networks import bayesian
 from funcvi.control import apply_first, choose, repeat, while_loop
 from funcvi.unused import only_used
 from funcvi.diagnostics import Diagnosis, diagnose
@@ -45,6 +47,8 @@ __all__ = [
     "Posterior",
     "mean_field",
     "negative_elbo",
+    "networks",
+    "bayesian",
     "apply_first",
     "choose",
     "repeat",

@@ -32,6 +32,16 @@ def test_importing_funcvi_loads_no_torch_and_no_interop_and_starts_no_backend():
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_importing_interop_loads_no_torch_until_it_is_needed():
+    done = run(
+        "import sys, interop\n"
+        "assert not {'torch', 'safetensors', 'funcvi'} & set(sys.modules)\n"
+        "interop.to_jax\n"
+        "assert 'torch' in sys.modules and 'transformers' not in sys.modules\n"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def modules(package):
     """Dotted name to parsed source, for each file of a package."""
     found = {}
@@ -68,6 +78,16 @@ def test_the_packages_do_not_know_each_other(package, foreign):
     every = imports(package)
     assert f"{package}" in every
     guilty = {m: n for m, names in every.items() for n in names if n.split(".")[0] in foreign}
+    assert not guilty
+
+
+def test_rules_know_no_torch():
+    guilty = {
+        name
+        for name, names in imports("interop").items()
+        if name.startswith("interop.aten") or name == "interop.program"
+        if any(n.split(".")[0] == "torch" for n in names)
+    }
     assert not guilty
 
 

@@ -1,0 +1,233 @@
+"""Any function of (params, inputs) as a Bayesian network: a family over its weights."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+
+from funcvi._types import Key, Params
+from funcvi.families import Family, unconstrain
+from funcvi.networks.local import Estimator, Gaussian, apply_random
+from funcvi.networks.names import flatten, matching, unflatten
+from funcvi.objectives import kl
+from funcvi.sampling import sample
+
+__all__ = ["BayesianNetwork", "bayesian"]
+
+
+@dataclass(frozen=True)
+class BayesianNetwork:
+    """A network whose weights have a distribution; made by :func:`bayesian`.
+
+    Its own params are a dict: ``"random"`` has the unconstrained parameters of the distribution,
+    by weight; ``"point"`` has the weights that are not random, trained as they are.
+
+    Attributes:
+        params: the initial params, for ``fv.fit``.
+        prior: the prior of each random weight, by name, of the weight's shape.
+    """
+
+    params: Params
+    prior: Mapping[str, dist.Distribution]
+    _function: Callable[..., Any] = field(repr=False)
+    _family: Family = field(repr=False)
+    _names: Sequence[str] = field(repr=False)
+    _structure: Any = field(repr=False)
+
+    def posterior(self, params: Params) -> dict[str, dist.Distribution]:
+        """The distribution of each random weight, of the weight's shape, by dotted name."""
+        return self._family(params["random"])
+
+    def mean(self, params: Params) -> Any:
+        """Weights at the posterior mean, as the function takes them; for ``interop.load_into``."""
+        means = {name: q.mean for name, q in self.posterior(params).items()}
+        return self._weights({**params["point"], **means})
+
+    def sample(self, params: Params, key: Key) -> Any:
+        """One draw of all weights, as the function takes them."""
+        return self._weights({**params["point"], **self._draw(params, key)})
+
+    def __call__(
+        self, params: Params, *inputs: Any, key: Key, estimator: Estimator = "plain", **kwargs: Any
+    ) -> Any:
+        """The function's output for one draw of its weights.
+
+        Args:
+            params: as ``self.params``.
+            *inputs: what the function takes after its params; ``kwargs`` too.
+            key: for the draw.
+            estimator: "plain" draws each weight once for all rows of a batch; "local" and "flipout"
+                draw for each row, at a lower variance of the gradient
+                (see :func:`funcvi.networks.local.apply_random`).
+        """
+        function = (lambda w, *x: self._function(w, *x, **kwargs)) if kwargs else self._function
+        gaussians = {
+            name: Gaussian(jnp.broadcast_to(q.loc, q.batch_shape), q.scale)
+            for name, q in self.posterior(params).items()
+        }
+        weights = self._weights({**params["point"], **gaussians})
+        return apply_random(function, weights, inputs, key, estimator)
+
+    def predict(
+        self, params: Params, *inputs: Any, key: Key, num_samples: int, **kwargs: Any
+    ) -> Any:
+        """Outputs for ``num_samples`` draws, each of one network: axes (draw, *output)."""
+        keys = jax.random.split(key, num_samples)
+        return jax.lax.map(lambda k: self(params, *inputs, key=k, **kwargs), keys)
+
+    def kl(self, params: Params, key: Key | None = None) -> jax.Array:
+        """KL from prior to posterior, summed over every weight; in closed form for normal priors.
+
+        Args:
+            params: as ``self.params``.
+            key: needed where a prior has no closed form.
+        """
+        return kl(self.posterior(params), dict(self.prior), key=key)
+
+    def negative_elbo(
+        self,
+        log_likelihood: Callable[..., jax.Array],
+        *,
+        data_size: int,
+        num_samples: int = 1,
+        estimator: Estimator = "local",
+    ) -> Callable[..., jax.Array]:
+        r"""The loss ``loss(params, key, inputs, targets)`` of a minibatch, unbiased for all data.
+
+        .. math:: KL(q(w) \| p(w)) - \frac{N}{B} \sum_{i=1}^B E_q \log p(y_i | x_i, w)
+
+        with the KL summed over weights and each batch scaled to the data's size :math:`N`
+        (Graves 2011; Blundell et al. 2015, arXiv:1505.05424).
+
+        Args:
+            log_likelihood: (output, targets) -> log density of each row, of shape (batch,).
+            data_size: N, how many rows all the data have.
+            num_samples: draws of the weights for one loss.
+            estimator: see a call.
+
+        Raises:
+            ValueError: ``data_size`` is no positive integer, or smaller than a batch; the log
+                likelihood is not one number a row.
+        """
+        if not isinstance(data_size, int) or data_size < 1:
+            raise ValueError(
+                "negative_elbo: data_size must be the number of rows of all data, got "
+                f"{data_size!r}"
+            )
+
+        def loss(params: Params, key: Key, inputs: Any, targets: Any) -> jax.Array:
+            def one(key: Key) -> jax.Array:
+                given = inputs if isinstance(inputs, tuple) else (inputs,)
+                rows = log_likelihood(self(params, *given, key=key, estimator=estimator), targets)
+                batch = jax.tree.leaves(inputs)[0].shape[0]
+                if jnp.shape(rows) != (batch,):
+                    raise ValueError(
+                        f"negative_elbo: log_likelihood must give one number for each of {batch} "
+                        f"rows, got shape {jnp.shape(rows)}: sum over the other axes"
+                    )
+                if batch > data_size:
+                    raise ValueError(
+                        f"negative_elbo: a batch of {batch} rows is larger than data_size="
+                        f"{data_size}"
+                    )
+                return data_size / batch * jnp.sum(rows)
+
+            draws, own = jax.random.split(key)
+            expected = jnp.mean(jax.vmap(one)(jax.random.split(draws, num_samples)))
+            return self.kl(params, own) - expected
+
+        return loss
+
+    def _draw(self, params: Params, key: Key) -> dict[str, Any]:
+        return sample(self.posterior(params), key)
+
+    def _weights(self, named: Mapping[str, Any]) -> Any:
+        return unflatten(self._structure, self._names, named)
+
+
+def bayesian(
+    function: Callable[..., Any],
+    params: Any,
+    prior: dist.Distribution | Mapping[str, dist.Distribution],
+    *,
+    only: Iterable[str] | None = None,
+    scale: float = 1e-2,
+) -> BayesianNetwork:
+    """A Bayesian version of any ``function(params, *inputs)``.
+
+    The function may come from torch (``interop.to_jax``), flax, equinox or be written by hand. Its
+    weights become independent normals around their present values; KL and minibatch scaling are
+    right by construction.
+
+    Args:
+        function: pure, of ``(params, *inputs)``.
+        params: a pytree of floating-point arrays, where the posterior starts.
+        prior: of each entry of every random weight; or a dict from patterns of dotted names
+            (``"*.bias"``) to priors, the first that matches counts. A prior may have arrays of the
+            weight's shape, such as a pretrained checkpoint's values.
+        only: patterns of the names of weights that become random, as ``["head.*"]`` for the last
+            layer; the others are trained as they are. All, by default.
+        scale: standard deviation of every weight at the start.
+
+    Raises:
+        TypeError: a weight is no floating-point array.
+        ValueError: a pattern matches nothing; a random weight has no prior, or one whose shape or
+            support does not fit.
+
+    Example:
+        >>> import funcvi as fv, jax, jax.numpy as jnp, numpyro.distributions as dist
+        >>> linear = lambda w, x: x @ w["weight"] + w["bias"]
+        >>> weights = {"weight": jnp.zeros(3), "bias": jnp.zeros(())}
+        >>> net = fv.bayesian(linear, weights, dist.Normal(0.0, 1.0))
+        >>> net(net.params, jnp.ones((5, 3)), key=jax.random.key(0)).shape
+        (5,)
+    """
+    named, structure = flatten(params)
+    names = tuple(named)
+    for name, leaf in named.items():
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(
+                f"bayesian: weight '{name}' is {leaf.dtype}; weights must be floating-point "
+                "arrays. Close over what is no weight, or pass it as an input."
+            )
+    chosen = set(names) if only is None else set(matching(only, names, "bayesian: only"))
+    priors = _priors(prior, {n: named[n] for n in names if n in chosen})
+    start = {name: dist.Normal(named[name], jnp.full_like(named[name], scale)) for name in priors}
+    random, family = unconstrain(start)
+    point = {name: leaf for name, leaf in named.items() if name not in chosen}
+    return BayesianNetwork(
+        {"random": random, "point": point}, priors, function, family, names, structure
+    )
+
+
+def _priors(
+    prior: dist.Distribution | Mapping[str, dist.Distribution], weights: Mapping[str, Any]
+) -> dict[str, dist.Distribution]:
+    """One for each weight, of its shape."""
+    patterns = dict(prior) if isinstance(prior, Mapping) else {"*": prior}
+    found = matching(patterns, tuple(weights), "bayesian: prior")
+    without = [name for name in weights if name not in found]
+    if without:
+        raise ValueError(
+            f"bayesian: no prior for {', '.join(map(repr, without))}; add a pattern that matches, "
+            "or '*'"
+        )
+    return {name: _fitting(patterns[found[name]], name, w.shape) for name, w in weights.items()}
+
+
+def _fitting(prior: dist.Distribution, name: str, shape: tuple[int, ...]) -> dist.Distribution:
+    if prior.event_shape:
+        raise ValueError(
+            f"bayesian: the prior of '{name}' must be of single entries, got event shape "
+            f"{prior.event_shape}"
+        )
+    try:
+        return prior.expand(shape) if prior.batch_shape != shape else prior
+    except ValueError as error:
+        raise ValueError(
+            f"bayesian: the prior of '{name}' has shape {prior.batch_shape}, which does not "
+            f"broadcast to the weight's {shape}"
+        ) from error

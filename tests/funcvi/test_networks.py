@@ -1,0 +1,280 @@
+"""Bayesian networks: laws of the draws, the exact posterior, variance of gradients, refusals."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import optax
+import pytest
+
+import funcvi as fv
+from funcvi.networks.local import Gaussian, apply_random, layers_found
+
+KEY = jax.random.key(5)
+
+
+def numbers(*shape: int, seed: int = 0) -> Any:
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
+
+
+def gaussian(*shape: int, seed: int = 0) -> Gaussian:
+    return Gaussian(numbers(*shape, seed=seed), jnp.abs(numbers(*shape, seed=seed + 1)) / 2)
+
+
+def network(w: Any, x: Any) -> Any:
+    hidden = jnp.tanh(x @ w["first"].T + w["bias"])
+    return (
+        jax.jit(lambda h: jnp.einsum("bi,io->bo", h, w["second"]))(hidden) + w["twice"] @ w["twice"]
+    )
+
+
+WEIGHTS = {
+    "first": gaussian(5, 3),
+    "bias": gaussian(5, seed=2),
+    "second": gaussian(5, 2, seed=4),
+    "twice": gaussian(2, seed=6),
+}
+
+
+def test_layers_are_found_in_the_jaxpr() -> None:
+    found = layers_found(network, WEIGHTS, (numbers(4, 3),))
+    assert found == {"first": True, "bias": False, "second": True, "twice": False}
+
+    def several(w: Any, x: Any) -> Any:
+        scanned, _ = jax.lax.scan(lambda c, _: (c @ w["scanned"], None), x, length=2)
+        return scanned + x @ w["used twice"] + w["used twice"][0] + x @ (2 * w["scaled"])
+
+    square = {n: gaussian(3, 3) for n in ("scanned", "used twice", "scaled")}
+    assert not any(layers_found(several, square, (numbers(4, 3),)).values())
+
+
+CASES = {
+    "dense": (network, WEIGHTS, numbers(4, 3, seed=8)),
+    "convolution": (
+        lambda w, x: jax.lax.conv_general_dilated(x, w["kernel"], (1, 1), "SAME"),
+        {"kernel": gaussian(4, 2, 3, 3)},
+        numbers(2, 2, 4, 4, seed=8),
+    ),
+}
+
+
+@pytest.mark.parametrize("estimator", ["local", "flipout"])
+@pytest.mark.parametrize("name", CASES)
+def test_each_output_has_the_law_of_plain_draws(name: str, estimator: Any) -> None:
+    function, weights, x = CASES[name]
+
+    def moments(estimator: Any, key: Any) -> Any:
+        keys = jax.random.split(key, 20_000)
+        run = jax.vmap(lambda k: apply_random(function, weights, (x,), k, estimator))
+        y = jax.jit(run)(keys)
+        return y.mean(0), y.std(0)
+
+    one, other = jax.random.split(KEY)
+    (mean, spread), (plain_mean, plain_spread) = moments(estimator, one), moments("plain", other)
+    error = 5 * plain_spread * np.sqrt(2 / 20_000)
+    assert (jnp.abs(mean - plain_mean) < error).all()
+    assert (jnp.abs(spread - plain_spread) < 1.5 * error).all()
+
+
+def test_the_rewrite_is_the_layer_written_by_hand() -> None:
+    """Same key, same noise: y = x mu + sqrt(x^2 sigma^2) e."""
+    weight, x = gaussian(3, 2), numbers(4, 3, seed=3)
+    found = apply_random(lambda w, x: x @ w, weight, (x,), KEY, "local")
+    noise = fv.sample(dist.Normal(jnp.zeros((4, 2)), 1.0), jax.random.split(KEY, 1)[0])
+    by_hand = x @ weight.loc + jnp.sqrt(x**2 @ weight.scale**2) * noise
+    np.testing.assert_allclose(found, by_hand, rtol=1e-5, atol=1e-6)
+
+
+# ---- linear regression, where everything is known -----------------------------------------------
+
+ROWS, NOISE = 200, 0.5
+X = jnp.concatenate([numbers(ROWS, 3), jnp.ones((ROWS, 1))], axis=1)
+Y = X @ jnp.array([1.0, -2.0, 0.5, 0.3]) + NOISE * numbers(ROWS, seed=9)
+
+
+def linear(w: Any, x: Any) -> Any:
+    return x @ w["w"]
+
+
+def log_likelihood(output: Any, y: Any) -> Any:
+    return dist.Normal(output, NOISE).log_prob(y)
+
+
+def regression() -> Any:
+    return fv.bayesian(linear, {"w": jnp.zeros(4)}, dist.Normal(0.0, 1.0), scale=0.1)
+
+
+def exact_negative_elbo(loc: Any, scale: Any) -> Any:
+    """In closed form, constants included."""
+    residual = jnp.sum((Y - X @ loc) ** 2) + jnp.sum(X**2 @ scale**2)
+    expected = -0.5 * residual / NOISE**2 - ROWS * jnp.log(NOISE * jnp.sqrt(2 * jnp.pi))
+    divergence = 0.5 * jnp.sum(scale**2 + loc**2 - 1 - 2 * jnp.log(scale))
+    return divergence - expected
+
+
+@pytest.mark.parametrize("estimator", ["plain", "local", "flipout"])
+def test_the_gradient_is_unbiased_in_minibatches(estimator: Any) -> None:
+    net = regression()
+    loss = net.negative_elbo(log_likelihood, data_size=ROWS, estimator=estimator)
+
+    def exact(params: Any) -> Any:
+        q = net.posterior(params)["w"]
+        return exact_negative_elbo(q.loc, q.scale)
+
+    def one(key: Any) -> Any:
+        rows, key = jax.random.split(key)
+        chosen = jax.random.choice(rows, ROWS, (20,), replace=False)
+        slopes = jax.grad(loss)(net.params, key, X[chosen], Y[chosen])
+        return jnp.concatenate([jnp.ravel(s) for s in jax.tree.leaves(slopes)])
+
+    found = jax.jit(jax.vmap(one))(jax.random.split(KEY, 20_000))
+    expected = jnp.concatenate([jnp.ravel(s) for s in jax.tree.leaves(jax.grad(exact)(net.params))])
+    error = found.std(0) / np.sqrt(len(found))
+    assert (jnp.abs(found.mean(0) - expected) < 5 * error).all()
+
+
+def test_local_reparameterisation_has_a_fifth_of_the_variance() -> None:
+    net = regression()
+
+    def variance(estimator: Any) -> Any:
+        loss = net.negative_elbo(log_likelihood, data_size=ROWS, estimator=estimator)
+        slopes = jax.jit(jax.vmap(lambda k: jax.grad(loss)(net.params, k, X, Y)))(
+            jax.random.split(KEY, 2000)
+        )
+        return sum(jnp.sum(jnp.var(s, axis=0)) for s in jax.tree.leaves(slopes))
+
+    assert variance("local") < variance("plain") / 5
+
+
+def test_the_fit_reaches_the_exact_posterior() -> None:
+    """The best independent normals: the exact mean, and the precision's diagonal."""
+    net = regression()
+    loss = net.negative_elbo(log_likelihood, data_size=ROWS)
+    optimizer = optax.adam(optax.cosine_decay_schedule(2e-2, 2000))
+    fit = fv.fit(lambda p, k: loss(p, k, X, Y), net.params, optimizer, key=KEY, num_steps=2000)
+    precision = np.asarray(X.T @ X / NOISE**2 + jnp.eye(4), np.float64)
+    mean = np.linalg.solve(precision, np.asarray(X.T @ Y / NOISE**2))
+    q = net.posterior(fit.params)["w"]
+    np.testing.assert_allclose(q.loc, mean, atol=4e-3)
+    np.testing.assert_allclose(q.scale, 1 / np.sqrt(np.diag(precision)), rtol=0.05)
+
+
+# ---- names, priors, parts -----------------------------------------------------------------------
+
+
+def test_only_the_chosen_weights_are_random() -> None:
+    weights = {"body": {"w": numbers(3, 4)}, "head": {"w": numbers(4, 2), "b": jnp.zeros(2)}}
+
+    def apply(w: Any, x: Any) -> Any:
+        return jnp.tanh(x @ w["body"]["w"]) @ w["head"]["w"] + w["head"]["b"]
+
+    prior = {"*.b": dist.Normal(0.0, 3.0), "head.*": dist.Laplace(0.0, 1.0)}
+    net = fv.bayesian(apply, weights, prior, only=["head.*"])
+    assert set(net.params["random"]) == {"head.w", "head.b"}
+    assert set(net.params["point"]) == {"body.w"}
+    assert isinstance(net.prior["head.w"], dist.Distribution)
+    assert net.prior["head.b"].batch_shape == (2,)
+    x = numbers(5, 3)
+    keys = jax.random.split(KEY)
+    one, other = (net(net.params, x, key=k) for k in keys)
+    assert (one != other).any()
+    assert jax.tree.structure(net.mean(net.params)) == jax.tree.structure(weights)
+    np.testing.assert_array_equal(net.mean(net.params)["body"]["w"], weights["body"]["w"])
+    np.testing.assert_allclose(apply(net.sample(net.params, KEY), x), apply(weights, x), atol=1)
+    assert net.predict(net.params, x, key=KEY, num_samples=7).shape == (7, 5, 2)
+    assert jnp.isfinite(net.kl(net.params, KEY))
+
+
+def test_a_prior_from_a_checkpoint() -> None:
+    weights = {"w": numbers(3, 2)}
+    prior = {"w": dist.Normal(weights["w"], 0.5)}
+    net = fv.bayesian(lambda w, x: x @ w["w"], weights, prior, scale=0.5)
+    np.testing.assert_allclose(net.kl(net.params), 0.0, atol=1e-5)
+
+
+def test_the_kl_is_a_sum_over_weights() -> None:
+    one = fv.bayesian(linear, {"w": jnp.zeros(4)}, dist.Normal(0.0, 1.0), scale=0.1)
+    many = fv.bayesian(linear, {"w": jnp.zeros(400)}, dist.Normal(0.0, 1.0), scale=0.1)
+    np.testing.assert_allclose(100 * one.kl(one.params), many.kl(many.params), rtol=1e-5)
+
+
+REFUSED = {
+    "a pattern that matches nothing": (
+        lambda: fv.bayesian(linear, {"w": jnp.zeros(4)}, {"weight": dist.Normal(0.0, 1.0)}),
+        ValueError,
+        r"prior: no weight's name matches 'weight'; there are w",
+    ),
+    "only nothing": (
+        lambda: fv.bayesian(linear, {"w": jnp.zeros(4)}, dist.Normal(0.0, 1.0), only=["head.*"]),
+        ValueError,
+        r"only: no weight's name matches 'head.\*'",
+    ),
+    "no prior": (
+        lambda: fv.bayesian(linear, {"w": jnp.zeros(4), "b": 0.0}, {"w": dist.Normal(0.0, 1.0)}),
+        ValueError,
+        r"no prior for 'b'",
+    ),
+    "integers": (
+        lambda: fv.bayesian(linear, {"w": jnp.arange(4)}, dist.Normal(0.0, 1.0)),
+        TypeError,
+        r"weight 'w' is int32; weights must be floating-point",
+    ),
+    "a prior of another shape": (
+        lambda: fv.bayesian(linear, {"w": jnp.zeros(4)}, dist.Normal(jnp.zeros(3), 1.0)),
+        ValueError,
+        r"the prior of 'w' has shape \(3,\), which does not broadcast to the weight's \(4,\)",
+    ),
+    "no data size": (
+        lambda: regression().negative_elbo(log_likelihood, data_size=None),
+        ValueError,
+        r"data_size must be the number of rows of all data, got None",
+    ),
+    "a data size below the batch": (
+        lambda: regression().negative_elbo(log_likelihood, data_size=10)(
+            regression().params, KEY, X, Y
+        ),
+        ValueError,
+        r"a batch of 200 rows is larger than data_size=10",
+    ),
+    "a log likelihood that is a sum": (
+        lambda: regression().negative_elbo(lambda o, y: log_likelihood(o, y).sum(), data_size=ROWS)(
+            regression().params, KEY, X, Y
+        ),
+        ValueError,
+        r"one number for each of 200 rows, got shape \(\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals(name: str) -> None:
+    call, kind, message = REFUSED[name]
+    with pytest.raises(kind, match=message):
+        call()
+
+
+# ---- predictions --------------------------------------------------------------------------------
+
+
+def test_calibration_error_is_the_gap_over_bins() -> None:
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.5, 1.0, 100_000)
+    probabilities = jnp.stack([confidence, 1 - confidence], axis=1)
+    right = rng.uniform(size=100_000) < confidence
+    assert fv.networks.calibration_error(probabilities, jnp.where(right, 0, 1)) < 0.01
+    overconfident = rng.uniform(size=100_000) < confidence - 0.2
+    found = fv.networks.calibration_error(probabilities, jnp.where(overconfident, 0, 1))
+    np.testing.assert_allclose(found, 0.2, atol=0.01)
+
+
+def test_entropy_is_split_into_noise_and_weights() -> None:
+    logits = numbers(50, 4, 3)
+    found = jax.jit(fv.networks.classes)(logits)
+    p = np.asarray(jax.nn.softmax(logits, -1))
+    np.testing.assert_allclose(found.probabilities, p.mean(0), rtol=1e-5)
+    entropy = -(p.mean(0) * np.log(p.mean(0))).sum(-1)
+    np.testing.assert_allclose(found.entropy, entropy, rtol=1e-5)
+    within = -(p * np.log(p)).sum(-1).mean(0)
+    np.testing.assert_allclose(found.mutual_information, entropy - within, rtol=1e-4, atol=1e-6)
