@@ -5,7 +5,7 @@ layer's output Gaussian given its input; drawing the output instead of the weigh
 much lower variance. Layers are found by reading the function's jaxpr, so any function will do.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -224,7 +224,7 @@ def _sign_shapes(equation: Any, x: Any, out: Any) -> tuple[Any, Any]:
         return x.shape, out.shape
     numbers: lax.ConvDimensionNumbers = equation.params["dimension_numbers"]
 
-    def keep(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+    def keep(shape: tuple[int, ...], axes: Sequence[int]) -> tuple[int, ...]:
         return tuple(n if i in axes[:2] else 1 for i, n in enumerate(shape))
 
     return keep(x.shape, numbers.lhs_spec), keep(out.shape, numbers.out_spec)
