@@ -14,6 +14,7 @@ from funcvi.gradient_check import GradientCheck, check_gradients
 from funcvi.targets import Target, target
 from funcvi.guides import Guide, Posterior, mean_field
 from funcvi.elbo import negative_elbo
+from funcvi.moments import from_moments
 from funcvi import networks
 from funcvi.networks import bayesian
 from funcvi.control import apply_first, choose, repeat, while_loop
@@ -47,6 +48,7 @@ __all__ = [
     "Posterior",
     "mean_field",
     "negative_elbo",
+    "from_moments",
     "networks",
     "bayesian",
     "apply_first",
