@@ -70,6 +70,7 @@ def expectation(family: Callable[..., Any], params: np.ndarray, where: str) -> t
     return float(values @ (weights * density)), float(weights @ density)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_gradient_of_an_expectation(name: str) -> None:
     family, params, where = CASES[name]

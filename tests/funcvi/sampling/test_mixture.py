@@ -276,6 +276,7 @@ def test_draws_follow_the_mixture(name: str) -> None:
     assert stats.kstest(draws, lambda x: cdf(components, t, x)).pvalue > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Normal", "Gamma", "LogNormal", "Normal and Laplace"])
 def test_the_gradient_of_an_expectation(name: str) -> None:
     """By draws, against quadrature: for every parameter, the weight among them."""
@@ -397,6 +398,7 @@ def in_scan(f: Any) -> Any:
     return lambda t: jax.lax.scan(lambda c, _: (c + f(t), None), 0.0, None, length=1)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Gamma", "Normal and Laplace"])
 def test_one_gradient_under_every_transformation(name: str) -> None:
     make, _, theta = UNIVARIATE[name]

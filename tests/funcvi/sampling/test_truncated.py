@@ -131,6 +131,7 @@ def test_derivatives_in_every_parameter(base, case):
         np.testing.assert_allclose(got, derivative(*args), atol=2e-5, rtol=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", LOG_DENSITIES, ids=lambda b: b.__name__)
 def test_far_tails_have_finite_derivatives(base):
     for loc, scale, low, high in CASES:
@@ -166,6 +167,7 @@ def test_bad_parameters_stay_alone():
     assert np.isfinite(slope[0])
 
 
+@pytest.mark.slow
 def test_transformations_and_shapes():
     def total(loc):
         d = dist.TruncatedNormal(loc, 1.3, low=jnp.array([[0.1], [0.4]]), high=3.0)
@@ -275,6 +277,7 @@ def test_gammas_follow_the_density(gamma):
     assert distance(between(np.log(x), log_density, *ends)) < 1.63
 
 
+@pytest.mark.slow
 @needs_gammas
 @pytest.mark.parametrize(
     "gamma",

@@ -176,6 +176,7 @@ def torus(p, n=256):
     return x, w / w.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", BIVARIATE)
 def test_bivariate_draws_follow_the_density(k):
     p = np.array([0.4, -0.9, *k])
@@ -246,6 +247,7 @@ def skewed_torus(p, n=256):
     return x, w / w.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("skew", [(0.3, -0.4), (0.5, 0.5), (-0.9, 0.0)])
 def test_skewed_draws_and_gradients(skew):
     def mean(p):
