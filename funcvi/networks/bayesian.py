@@ -2,18 +2,16 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from funcvi._types import Key, Params
-from funcvi.families import Family, unconstrain
-from funcvi.networks.local import Estimator, Gaussian, apply_random
+from funcvi.networks.local import Estimator, apply_random
 from funcvi.networks.names import flatten, matching, unflatten
-from funcvi.objectives import kl
-from funcvi.sampling import sample
+from funcvi.networks.weights import LowRank, MeanField, WeightFamily
 
 __all__ = ["BayesianNetwork", "bayesian"]
 
@@ -33,22 +31,33 @@ class BayesianNetwork:
     params: Params
     prior: Mapping[str, dist.Distribution]
     _function: Callable[..., Any] = field(repr=False)
-    _family: Family = field(repr=False)
+    _family: WeightFamily = field(repr=False)
     _names: Sequence[str] = field(repr=False)
     _structure: Any = field(repr=False)
 
-    def posterior(self, params: Params) -> dict[str, dist.Distribution]:
-        """The distribution of each random weight, of the weight's shape, by dotted name."""
-        return self._family(params["random"])
+    def posterior(self, params: Params) -> Any:
+        """The joint distribution of the random weights.
+
+        A dict of normals by dotted name, each of its weight's shape; for a low-rank guide, one
+        LowRankMultivariateNormal of all of them, ravelled, in the order of ``prior``.
+        """
+        return self._family.distribution(params["random"])
+
+    def marginals(self, params: Params) -> dict[str, dist.Normal]:
+        """The distribution of each random weight's entries, of the weight's shape, by name."""
+        return self._family.marginals(params["random"])
 
     def mean(self, params: Params) -> Any:
         """Weights at the posterior mean, as the function takes them; for ``interop.load_into``."""
-        means = {name: q.mean for name, q in self.posterior(params).items()}
+        means = {name: q.mean for name, q in self.marginals(params).items()}
         return self._weights({**params["point"], **means})
 
     def sample(self, params: Params, key: Key) -> Any:
         """One draw of all weights, as the function takes them."""
-        return self._weights({**params["point"], **self._draw(params, key)})
+        own, noise = jax.random.split(key)
+        random = self._family.weights(params["random"], own, "plain")
+        weights = self._weights({**params["point"], **random})
+        return apply_random(lambda weights: weights, weights, (), noise, "plain")
 
     def __call__(
         self, params: Params, *inputs: Any, key: Key, estimator: Estimator = "plain", **kwargs: Any
@@ -64,12 +73,10 @@ class BayesianNetwork:
                 (see :func:`funcvi.networks.local.apply_random`).
         """
         function = (lambda w, *x: self._function(w, *x, **kwargs)) if kwargs else self._function
-        gaussians = {
-            name: Gaussian(jnp.broadcast_to(q.loc, q.batch_shape), q.scale)
-            for name, q in self.posterior(params).items()
-        }
-        weights = self._weights({**params["point"], **gaussians})
-        return apply_random(function, weights, inputs, key, estimator)
+        own, noise = jax.random.split(key)
+        random = self._family.weights(params["random"], own, estimator)
+        weights = self._weights({**params["point"], **random})
+        return apply_random(function, weights, inputs, noise, estimator)
 
     def predict(
         self, params: Params, *inputs: Any, key: Key, num_samples: int, **kwargs: Any
@@ -85,7 +92,7 @@ class BayesianNetwork:
             params: as ``self.params``.
             key: needed where a prior has no closed form.
         """
-        return kl(self.posterior(params), dict(self.prior), key=key)
+        return self._family.kl(params["random"], self.prior, key)
 
     def negative_elbo(
         self,
@@ -93,7 +100,7 @@ class BayesianNetwork:
         *,
         data_size: int,
         num_samples: int = 1,
-        estimator: Estimator = "local",
+        estimator: Estimator | None = None,
     ) -> Callable[..., jax.Array]:
         r"""The loss ``loss(params, key, inputs, targets)`` of a minibatch, unbiased for all data.
 
@@ -106,7 +113,7 @@ class BayesianNetwork:
             log_likelihood: (output, targets) -> log density of each row, of shape (batch,).
             data_size: N, how many rows all the data have.
             num_samples: draws of the weights for one loss.
-            estimator: see a call.
+            estimator: see a call; "local" by default, and "plain" for a low-rank guide.
 
         Raises:
             ValueError: ``data_size`` is no positive integer, or smaller than a batch; the log
@@ -118,10 +125,14 @@ class BayesianNetwork:
                 f"{data_size!r}"
             )
 
+        chosen: Estimator = estimator or (
+            "local" if isinstance(self._family, MeanField) else "plain"
+        )
+
         def loss(params: Params, key: Key, inputs: Any, targets: Any) -> jax.Array:
             def one(key: Key) -> jax.Array:
                 given = inputs if isinstance(inputs, tuple) else (inputs,)
-                rows = log_likelihood(self(params, *given, key=key, estimator=estimator), targets)
+                rows = log_likelihood(self(params, *given, key=key, estimator=chosen), targets)
                 batch = jax.tree.leaves(inputs)[0].shape[0]
                 if jnp.shape(rows) != (batch,):
                     raise ValueError(
@@ -141,8 +152,39 @@ class BayesianNetwork:
 
         return loss
 
-    def _draw(self, params: Params, key: Key) -> dict[str, Any]:
-        return sample(self.posterior(params), key)
+    def to_mu_log_sigma(self, params: Params) -> dict[str, jax.Array]:
+        """Flat arrays as Bayesian layers in torch name them: ``fc.weight_mu``,
+        ``fc.weight_log_sigma``; weights that are not random under their own names.
+        """
+        found = dict(params["point"])
+        for name, q in self.marginals(params).items():
+            found[f"{name}_mu"] = jnp.broadcast_to(q.loc, q.batch_shape)
+            found[f"{name}_log_sigma"] = jnp.log(q.scale)
+        return found
+
+    def from_mu_log_sigma(self, arrays: Mapping[str, Any]) -> Params:
+        """Params of this network from arrays named as :meth:`to_mu_log_sigma` names them.
+
+        Raises:
+            ValueError: names are missing or unknown; all are listed.
+        """
+        random, point = tuple(self.prior), tuple(self.params["point"])
+        expected = [f"{name}{end}" for name in random for end in ("_mu", "_log_sigma")]
+        expected += point
+        missing = [f"'{n}' is missing" for n in expected if n not in arrays]
+        unknown = [f"'{n}' is unknown" for n in arrays if n not in expected]
+        if missing or unknown:
+            raise ValueError(f"from_mu_log_sigma: {'; '.join((missing + unknown)[:8])}")
+        given = {
+            name: dist.Normal(
+                jnp.asarray(arrays[f"{name}_mu"]), jnp.exp(jnp.asarray(arrays[f"{name}_log_sigma"]))
+            )
+            for name in random
+        }
+        return {
+            "random": self._family.inverse(given),
+            "point": {name: jnp.asarray(arrays[name]) for name in point},
+        }
 
     def _weights(self, named: Mapping[str, Any]) -> Any:
         return unflatten(self._structure, self._names, named)
@@ -155,6 +197,9 @@ def bayesian(
     *,
     only: Iterable[str] | None = None,
     scale: float = 1e-2,
+    guide: Literal["mean_field", "low_rank"] = "mean_field",
+    rank: int = 8,
+    key: Key | None = None,
 ) -> BayesianNetwork:
     """A Bayesian version of any ``function(params, *inputs)``.
 
@@ -171,6 +216,10 @@ def bayesian(
         only: patterns of the names of weights that become random, as ``["head.*"]`` for the last
             layer; the others are trained as they are. All, by default.
         scale: standard deviation of every weight at the start.
+        guide: "mean_field", independent normals; or "low_rank", one normal of all random weights
+            whose covariance is a diagonal and ``rank`` directions.
+        rank: of the low-rank guide.
+        key: for the low-rank guide's first directions; ``jax.random.key(0)`` by default.
 
     Raises:
         TypeError: a weight is no floating-point array.
@@ -195,11 +244,17 @@ def bayesian(
             )
     chosen = set(names) if only is None else set(matching(only, names, "bayesian: only"))
     priors = _priors(prior, {n: named[n] for n in names if n in chosen})
-    start = {name: dist.Normal(named[name], jnp.full_like(named[name], scale)) for name in priors}
-    random, family = unconstrain(start)
+    values = {name: named[name] for name in priors}
+    family: WeightFamily
+    if guide == "mean_field":
+        family = MeanField(values, scale)
+    elif guide == "low_rank":
+        family = LowRank(values, scale, rank, jax.random.key(0) if key is None else key)
+    else:
+        raise ValueError(f"bayesian: guide must be 'mean_field' or 'low_rank', got {guide!r}")
     point = {name: leaf for name, leaf in named.items() if name not in chosen}
     return BayesianNetwork(
-        {"random": random, "point": point}, priors, function, family, names, structure
+        {"random": family.params, "point": point}, priors, function, family, names, structure
     )
 
 

@@ -200,7 +200,46 @@ def test_the_kl_is_a_sum_over_weights() -> None:
     np.testing.assert_allclose(100 * one.kl(one.params), many.kl(many.params), rtol=1e-5)
 
 
+def low_rank() -> Any:
+    return fv.bayesian(linear, {"w": jnp.zeros(4)}, dist.Normal(0.0, 1.0), guide="low_rank")
+
+
+def test_a_low_rank_guide_reaches_the_exact_covariance() -> None:
+    net = fv.bayesian(
+        linear, {"w": jnp.zeros(4)}, dist.Normal(0.0, 1.0), scale=0.1, guide="low_rank", rank=4
+    )
+    loss = net.negative_elbo(log_likelihood, data_size=ROWS, num_samples=16)
+    optimizer = optax.adam(optax.cosine_decay_schedule(1e-2, 4000))
+    mixing = jnp.array([[1, 0.9, 0, 0], [0, 0.3, 0, 0], [0, 0, 1, 0.5], [0, 0, 0, 0.7]])
+    x = X @ mixing
+    fit = fv.fit(lambda p, k: loss(p, k, x, Y), net.params, optimizer, key=KEY, num_steps=4000)
+    precision = np.asarray(x.T @ x / NOISE**2 + jnp.eye(4), np.float64)
+    covariance = np.linalg.inv(precision)
+    mean = covariance @ np.asarray(x.T @ Y / NOISE**2)
+    q = net.posterior(fit.params)
+    scale = np.sqrt(np.diag(covariance))
+    assert (np.abs(q.loc - mean) < 0.15 * scale).all()
+    found = np.asarray(q.covariance_matrix) / np.outer(scale, scale)
+    np.testing.assert_allclose(found, covariance / np.outer(scale, scale), atol=0.12)
+    p = dist.MultivariateNormal(jnp.zeros(4), jnp.eye(4))
+    q = dist.MultivariateNormal(q.loc, q.covariance_matrix)
+    expected = dist.kl_divergence(q, p)
+    np.testing.assert_allclose(net.kl(fit.params), expected, rtol=1e-4)
+
+
 REFUSED = {
+    "local draws of correlated weights": (
+        lambda: low_rank().negative_elbo(log_likelihood, data_size=ROWS, estimator="local")(
+            low_rank().params, KEY, X, Y
+        ),
+        ValueError,
+        r"a low-rank guide has no 'local' estimator",
+    ),
+    "another guide": (
+        lambda: fv.bayesian(linear, {"w": jnp.zeros(4)}, dist.Normal(0.0, 1.0), guide="flow"),
+        ValueError,
+        r"guide must be 'mean_field' or 'low_rank', got 'flow'",
+    ),
     "a pattern that matches nothing": (
         lambda: fv.bayesian(linear, {"w": jnp.zeros(4)}, {"weight": dist.Normal(0.0, 1.0)}),
         ValueError,
