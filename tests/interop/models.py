@@ -7,7 +7,7 @@ from torch import nn
 
 
 class Residual(nn.Module):
-    """Two convolutions with batch normalisation, around them the identity or a 1 x 1 convolution."""
+    """Two normalised convolutions, around them the identity or a 1 x 1 convolution."""
 
     def __init__(self, channels: int, out: int, stride: int) -> None:
         super().__init__()

@@ -1,0 +1,80 @@
+"""Operations that move nothing: picking from tuples, identities, detaching."""
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from interop.aten.dtypes import cast
+from interop.aten.registry import Table
+
+rules = Table()
+
+
+@rules("getitem")
+def getitem(values: Sequence[Any], index: int) -> Any:
+    return values[index]
+
+
+@rules(
+    "aten.alias.default",
+    "aten.clone.default",
+    "aten.contiguous.default",
+    "aten.lift_fresh_copy.default",
+    "aten.lift_fresh.default",
+    "aten.positive.default",
+    "aten.resolve_conj.default",
+    "aten.resolve_neg.default",
+)
+def identity(x: jax.Array, **_: Any) -> jax.Array:
+    return x
+
+
+@rules("aten.detach.default", "aten.detach_copy.default")
+def detach(x: jax.Array) -> jax.Array:
+    return jax.lax.stop_gradient(x)
+
+
+@rules("aten._to_copy.default", "aten.to.dtype", "aten.type_as.default")
+def to_dtype(x: jax.Array, *_: Any, result: Any, **__: Any) -> jax.Array:
+    return cast(x, result.dtype)
+
+
+@rules("aten.copy.default")
+def copy(x: jax.Array, source: Any, *_: Any, result: Any) -> jax.Array:
+    return jnp.broadcast_to(cast(source, result.dtype), result.shape)
+
+
+@rules("aten.sym_size.int")
+def size(x: jax.Array, dim: int) -> int:
+    return x.shape[dim]
+
+
+def _of_integers(name: str) -> Any:
+    function = getattr(operator, name)
+
+    def rule(*values: Any) -> Any:
+        return function(*values)
+
+    return rule
+
+
+for _name in (
+    "add",
+    "sub",
+    "mul",
+    "floordiv",
+    "mod",
+    "truediv",
+    "neg",
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "pow",
+):
+    rules(_name)(_of_integers(_name))

@@ -1,0 +1,5 @@
+"""Fourier transforms and windows."""
+
+from interop.aten.registry import Table
+
+rules = Table()

@@ -1,0 +1,125 @@
+"""A torch module to a ``Program``: gradients kept, operations without rules decomposed."""
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from interop.aten.registry import Rules
+from interop.errors import ConversionError
+from interop.lowering import Exported, Types, lower
+from interop.no_grad import keep_no_grad
+from interop.sources import own_frame
+
+
+def export(
+    module: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    rules: Rules,
+    types: Types,
+) -> Exported:
+    """Export at these example inputs. Nothing of the module is changed."""
+    with exporting():
+        try:
+            program = torch.export.export(module, args, dict(kwargs), strict=False)
+        except ConversionError:
+            raise
+        except Exception as error:
+            raise explained(error, module) from error
+    return from_exported(program, rules, types)
+
+
+def from_exported(program: Any, rules: Rules, types: Types) -> Exported:
+    """Lower an exported program: what its operations are is torch's word, their rules are ours."""
+    with exporting():
+        program = decomposed(keep_no_grad(program), rules)
+    return lower(program, types)
+
+
+@contextlib.contextmanager
+def exporting() -> Iterator[None]:
+    """No warnings of torch.export's own, and no custom backward that would be lost unseen."""
+    original = torch.autograd.Function.__dict__["apply"]
+
+    def refuse(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        generated = cls.__name__.startswith("GeneratedBackwardFor_")  # of a custom operation
+        if generated or cls.__module__.partition(".")[0] == "torch":
+            return original.__func__(cls, *args, **kwargs)
+        raise ConversionError(
+            f"{cls.__name__} is a torch.autograd.Function: its backward would be lost "
+            f"({own_frame()}). Write its forward with torch operations, or as a custom_vjp in JAX."
+        )
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.autograd.Function.apply = classmethod(refuse)  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            torch.autograd.Function.apply = original  # type: ignore[method-assign]
+
+
+def decomposed(program: Any, rules: Rules) -> Any:
+    """Functional operations; those without a rule in terms of others, as far as torch knows how."""
+    program = program.run_decompositions({})
+    core, others = torch._decomp.core_aten_decompositions(), torch._decomp.decomposition_table
+    tried: set[Any] = set()
+    while True:
+        missing = {
+            node.target
+            for node in _nodes(program.graph_module)
+            if isinstance(node.target, torch._ops.OpOverload) and str(node.target) not in rules
+        }
+        table: dict[Any, Callable[..., Any]] = {}
+        for operation in missing - tried:
+            if operation in core:
+                table[operation] = core[operation]
+            elif _is_composite(operation):
+                table[operation] = operation.decompose
+            elif operation in others and torch.Tag.core not in operation.tags:
+                table[operation] = others[operation]
+        if not table:
+            return program
+        tried |= table.keys()
+        program = _with_as_many_as_possible(program, table)
+
+
+def _with_as_many_as_possible(program: Any, table: dict[Any, Callable[..., Any]]) -> Any:
+    """Some of torch's decompositions end in what it cannot make functional: those are left out."""
+    try:
+        return program.run_decompositions(table)
+    except Exception:
+        for operation, how in table.items():
+            with contextlib.suppress(Exception):
+                program = program.run_decompositions({operation: how})
+        return program
+
+
+def _is_composite(operation: Any) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(
+        operation.name(), torch._C.DispatchKey.CompositeImplicitAutograd
+    )
+
+
+def _nodes(module: Any) -> Iterator[Any]:
+    for part in module.modules():
+        if isinstance(part, torch.fx.GraphModule):
+            for node in part.graph.nodes:
+                if node.op == "call_function":
+                    yield node
+
+
+def explained(error: Exception, module: torch.nn.Module) -> ConversionError:
+    """torch.export's failure in three lines: what, where, and the way out."""
+    name = type(module).__name__
+    where = own_frame(error)
+    text = " ".join(str(error).split())
+    if "ata-dependent" in text or "ataDependent" in type(error).__name__ or "GuardOn" in text:
+        return ConversionError(
+            f"{name} decides on a tensor's values in Python ({where}); a compiled function cannot. "
+            "Use torch.where, or torch.cond for a branch and while_loop for a loop."
+        )
+    return ConversionError(f"torch.export refused {name} ({where}): {text[:400]}")

@@ -1,0 +1,223 @@
+"""A torch.fx graph to a ``Program``: arguments become plain Python, dtypes become numpy's."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+
+from interop.arrays import to_array
+from interop.dtypes import row_of, torch_dtype
+from interop.errors import ConversionError
+from interop.program import Aval, Program, Ref, Step
+from interop.sources import source_of
+
+LEAVES_32_BITS = frozenset(
+    {"mul", "pow", "prod", "cumprod", "cumsum", "sum", "__lshift__", "bitwise_left_shift", "square"}
+    | {"mm", "bmm", "matmul", "dot", "mv", "addmm", "baddbmm", "einsum", "tensordot"}
+)
+"""Operations whose int64 outcome may not fit in 32 bits though their inputs do."""
+
+IGNORED = frozenset(
+    {
+        "aten._assert_tensor_metadata.default",
+        "aten._assert_scalar.default",
+        "aten._assert_async.msg",
+        "aten._assert_async.default",
+        "aten.sym_constrain_range.default",
+        "aten.sym_constrain_range_for_size.default",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Types:
+    """How torch's dtypes are held: as they are with x64; else 64 bits in 32, if asked or safe."""
+
+    x64: bool
+    downcast: bool
+
+    def hold(self, dtype: torch.dtype, what: Callable[[], str]) -> np.dtype:
+        """The dtype that holds ``dtype``; float64 and complex128 in 32 bits only where asked."""
+        row = row_of(dtype)
+        if row is None:
+            raise ConversionError(f"{what()} is {dtype}, which JAX has no dtype for")
+        wide = row.array
+        if self.x64:
+            return wide
+        if wide in (np.dtype(np.float64), np.dtype(np.complex128)) and not self.downcast:
+            raise ConversionError(
+                f"{what()} is {dtype}: set jax_enable_x64, or pass downcast=True to compute in 32 "
+                "bits"
+            )
+        return np.dtype(jax.dtypes.canonicalize_dtype(wide))
+
+    def present(self, dtype: Any) -> torch.dtype:
+        """The torch dtype that an array of ``dtype`` stands for; without x64, int32 is int64."""
+        dtype = np.dtype(dtype)
+        return torch.int64 if dtype == np.int32 and not self.x64 else torch_dtype(dtype)
+
+
+OUTPUT, MUTATION = "output", "mutation"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A program and how its inputs and outputs are called.
+
+    ``inputs`` has for each input of the program ("parameter", name), ("buffer", name),
+    ("constant", array) or ("input", position among the flat user inputs); ``outputs`` has
+    ("mutation", buffer name) or ("output", None), in the program's order. The specs are torch's
+    pytree structures of (args, kwargs) and of the result.
+    """
+
+    program: Program
+    inputs: tuple[tuple[str, Any], ...]
+    outputs: tuple[tuple[str, Any], ...]
+    out_spec: Any
+    in_spec: Any
+
+
+def lower(exported: Any, types: Types) -> Any:
+    """The ``Exported`` of a torch ExportedProgram of functional operations."""
+    signature = exported.graph_signature
+    program = lower_graph(exported.graph_module, types)
+    inputs: list[tuple[str, Any]] = []
+    user = 0
+    for spec in signature.input_specs:
+        kind = spec.kind.name
+        if kind == "PARAMETER":
+            inputs.append(("parameter", spec.target))
+        elif kind == "BUFFER":
+            inputs.append(("buffer", spec.target))
+        elif kind == "CONSTANT_TENSOR":
+            value = exported.constants[spec.target]
+            inputs.append(("constant", _constant(value, spec.target, types)))
+        elif kind == "USER_INPUT":
+            inputs.append(("input", user))
+            user += 1
+        else:
+            raise ConversionError(f"input {spec.target} of kind {kind} is not covered")
+    kept, outputs = [], []
+    for spec, value in zip(signature.output_specs, program.outputs, strict=True):
+        kind = spec.kind.name
+        if kind == "USER_OUTPUT":
+            kept.append(value)
+            outputs.append((OUTPUT, None))
+        elif kind == "BUFFER_MUTATION" or kind == "PARAMETER_MUTATION":
+            kept.append(value)
+            outputs.append((MUTATION, spec.target))
+        elif kind != "USER_INPUT_MUTATION":
+            raise ConversionError(f"output {spec.target} of kind {kind} is not covered")
+    program = Program(program.inputs, program.steps, tuple(kept))
+    spec = exported.call_spec
+    return Exported(program, tuple(inputs), tuple(outputs), spec.out_spec, spec.in_spec)
+
+
+def _constant(value: torch.Tensor, name: str, types: Types) -> Any:
+    value = value.detach()
+    types.hold(value.dtype, lambda: f"the constant {name}")
+    return to_array(value, name=name, downcast=not types.x64)
+
+
+def lower_graph(module: Any, types: Types) -> Program:
+    """The program of one graph module, bodies of control flow included."""
+    inputs: list[str] = []
+    steps: list[Step] = []
+    outputs: tuple[Any, ...] = ()
+    bodies: dict[str, Any] = {}
+
+    def argument(value: Any) -> Any:
+        if isinstance(value, torch.fx.Node):
+            return bodies[value.name] if value.name in bodies else Ref(value.name)
+        if isinstance(value, list | tuple):
+            items = [argument(v) for v in value]
+            return items if isinstance(value, list) else tuple(items)
+        if isinstance(value, dict):
+            return {name: argument(v) for name, v in value.items()}
+        if isinstance(value, slice):
+            return slice(argument(value.start), argument(value.stop), argument(value.step))
+        if isinstance(value, torch.dtype):
+            return types.hold(value, lambda: f"a dtype argument ({source})")
+        if isinstance(value, torch.device | torch.layout | torch.memory_format):
+            return None
+        return value
+
+    for node in module.graph.nodes:
+        source = source_of(node)
+        if node.op == "placeholder":
+            inputs.append(node.name)
+        elif node.op == "get_attr":
+            found = _attribute(module, node.target)
+            bodies[node.name] = (
+                lower_graph(found, types)
+                if isinstance(found, torch.fx.GraphModule)
+                else _constant(found, node.target, types)
+            )
+        elif node.op == "call_function":
+            name = operation_name(node.target)
+            if name in IGNORED:
+                continue
+            result = _result(node, types, source)
+            _refuse_overflow(node, name, types, source)
+            kwargs = {
+                k: argument(v)
+                for k, v in node.kwargs.items()
+                if k not in ("device", "layout", "memory_format", "pin_memory", "generator")
+            }
+            steps.append(Step(name, argument(tuple(node.args)), kwargs, node.name, result, source))
+        elif node.op == "output":
+            flat = node.args[0]
+            outputs = tuple(
+                argument(v) for v in (flat if isinstance(flat, tuple | list) else [flat])
+            )
+    return Program(tuple(inputs), tuple(steps), outputs)
+
+
+def operation_name(target: Any) -> str:
+    """As torch prints it: aten.add.Tensor; higher_order.cond; getitem and other operators."""
+    if isinstance(target, torch._ops.OpOverload):
+        return str(target)
+    if isinstance(target, torch._ops.HigherOrderOperator):
+        return f"higher_order.{target.name()}"
+    return getattr(target, "__name__", str(target))
+
+
+def _attribute(module: Any, target: str) -> Any:
+    for part in target.split("."):
+        module = getattr(module, part)
+    return module
+
+
+def _result(node: Any, types: Types, source: str) -> Any:
+    def of(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            dtype = types.hold(value.dtype, lambda: f"the result of {node.target} ({source})")
+            shape = tuple(int(n) if isinstance(n, int) else None for n in value.shape)
+            return Aval(shape, dtype)
+        if isinstance(value, list | tuple):
+            return tuple(of(v) for v in value)
+        return None
+
+    return of(node.meta.get("val"))
+
+
+def _refuse_overflow(node: Any, name: str, types: Types, source: str) -> None:
+    """int64 arithmetic in 32 bits could wrap: only where asked."""
+    if types.x64 or types.downcast:
+        return
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor) or value.dtype is not torch.int64:
+        return
+    operation = name.split(".")[1] if name.startswith("aten.") else name
+    tensors = [a.meta["val"] for a in node.all_input_nodes if "val" in a.meta]
+    kinds = {t.dtype for t in tensors if isinstance(t, torch.Tensor)}
+    counted = kinds and all(k is torch.bool for k in kinds)
+    from_float = any(k.is_floating_point for k in kinds) and operation in ("_to_copy", "to")
+    if (operation in LEAVES_32_BITS and not counted) or from_float:
+        raise ConversionError(
+            f"{name} computes in int64, which may not fit in 32 bits ({source}): set "
+            "jax_enable_x64, or pass downcast=True to compute in 32 bits"
+        )

@@ -1,0 +1,92 @@
+"""torch.no_grad inside a module: decompositions forget it, so what it computes is detached."""
+
+from typing import Any
+
+import torch
+
+from interop.errors import ConversionError
+from interop.sources import source_of
+
+
+def keep_no_grad(program: Any) -> Any:
+    """The exported program with values computed under no_grad detached, in every body."""
+    buffers = set(program.graph_signature.inputs_to_buffers)
+    _visit(program.graph_module, buffers)
+    program.graph_module.recompile()
+    return program
+
+
+def _visit(module: Any, buffers: set[str]) -> None:
+    for node in list(module.graph.nodes):
+        if node.op != "call_function":
+            continue
+        if getattr(node.target, "__name__", "") == "wrap_with_set_grad_enabled":
+            enabled, body, *inputs = node.args
+            inner = getattr(module, body.target)
+            of_buffers = {
+                p.name
+                for p, given in zip(_placeholders(inner), inputs, strict=True)
+                if getattr(given, "name", None) in buffers
+            }
+            if enabled:
+                _visit(inner, of_buffers)
+            else:
+                _detach_all(inner, of_buffers)
+        else:
+            for argument in node.args:
+                inner = _body(module, argument)
+                if inner is not None:
+                    _visit(inner, set())
+
+
+def _placeholders(module: Any) -> list[Any]:
+    return [n for n in module.graph.nodes if n.op == "placeholder"]
+
+
+def _body(module: Any, argument: Any) -> Any:
+    if getattr(argument, "op", None) != "get_attr":
+        return None
+    found = getattr(module, str(argument.target), None)
+    return found if isinstance(found, torch.fx.GraphModule) else None
+
+
+def _detach_all(module: Any, buffers: set[str]) -> None:
+    """Detach what each operation gives; an operation in place gets its other arguments detached."""
+    graph = module.graph
+    outside = {n for n in _placeholders(module) if n.name not in buffers}
+    for node in list(graph.nodes):
+        if node.op != "call_function":
+            continue
+        schema = getattr(node.target, "_schema", None)
+        if schema is not None and schema.is_mutable:
+            if node.args and _base(node.args[0]) in outside:
+                raise ConversionError(
+                    f"{node.target} changes a tensor in place under torch.no_grad, past its "
+                    f"gradient ({source_of(node)}). Compute a new tensor instead."
+                )
+            continue
+        if not isinstance(node.meta.get("val"), torch.Tensor):
+            continue
+        with graph.inserting_after(node):
+            detached = graph.call_function(torch.ops.aten.detach.default, (node,))
+        detached.meta = dict(node.meta)
+        readers = [u for u in node.users if u is not detached and not _in_place(u)]
+        for reader in readers:
+            reader.replace_input_with(node, detached)
+    module.recompile()
+
+
+def _in_place(node: Any) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable
+
+
+def _base(node: Any) -> Any:
+    """What a chain of views looks at."""
+    while getattr(node, "op", None) == "call_function" and node.args:
+        schema = getattr(node.target, "_schema", None)
+        aliases = schema is not None and any(r.alias_info is not None for r in schema.returns)
+        if not aliases and node.target is not torch.ops.aten.detach.default:
+            return node
+        node = node.args[0]
+    return node

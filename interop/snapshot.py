@@ -1,0 +1,164 @@
+"""A module as it was when it was converted: its structure copied, its tensors shared, never run."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.utils import _pytree as torch_tree
+
+from interop.aten.registry import Rules
+from interop.errors import ConversionError
+from interop.export import export, from_exported
+from interop.lowering import Exported, Types
+from interop.twins import twins
+
+
+class Snapshot:
+    """What :class:`interop.modules.Net` needs of a module."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.name = type(module).__name__
+        _refuse_hooks(module)
+        self._module = _copy(module)
+        self._modes = {n: m.training for n, m in module.named_modules(remove_duplicate=False)}
+        self.parameters = {n for n, _ in module.named_parameters(remove_duplicate=False)}
+        self.state_names = tuple(module.state_dict(keep_vars=True))
+        self.ties = _ties(self.tensors())
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Every parameter and buffer by name, in ``state_dict``'s order, then those not saved."""
+        state = dict(self._module.state_dict(keep_vars=True))
+        held = {
+            **dict(self._module.named_parameters(remove_duplicate=False)),
+            **dict(self._module.named_buffers(remove_duplicate=False)),
+        }
+        named = {n: t for n, t in state.items() if n in held}
+        return {**named, **{n: t for n, t in held.items() if n not in named}}
+
+    def export(
+        self,
+        training: bool,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        rules: Rules,
+        types: Types,
+    ) -> Exported:
+        """The module at these examples, in evaluation or training mode."""
+        module = _copy(self._module)
+        as_it_was = self._modes[""]
+        for name, part in module.named_modules(remove_duplicate=False):
+            part.training = training and (self._modes[name] or not as_it_was)
+        with twins(module):
+            return export(module, args, kwargs, rules, types)
+
+
+class ProgramSnapshot:
+    """The same of an exported program, which has its mode and its shapes in it."""
+
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        self.name = "ExportedProgram"
+        self._program = program
+        signature = program.graph_signature
+        self.parameters = set(signature.parameters)
+        self.state_names = tuple(program.state_dict)
+        self.ties = _ties(self.tensors())
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Every parameter and buffer by name."""
+        constants = {
+            n: self._program.constants[n]
+            for n in self._program.graph_signature.non_persistent_buffers
+        }
+        return {**self._program.state_dict, **constants}
+
+    def export(
+        self,
+        training: bool,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        rules: Rules,
+        types: Types,
+    ) -> Exported:
+        """The program itself, if it was exported for inputs like these."""
+        program = copy.copy(self._program)
+        program._graph_module = copy.deepcopy(program.graph_module)
+        exported = from_exported(program, rules, types)
+        _refuse_other_inputs(self._program, args, kwargs)
+        return exported
+
+
+def _refuse_other_inputs(
+    program: torch.export.ExportedProgram, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> None:
+    leaves, spec = torch_tree.tree_flatten((args, dict(kwargs)))
+    expected = program.call_spec.in_spec
+    if spec != expected:
+        raise ConversionError(f"the program was exported for inputs {expected}, got {spec}")
+    names = set(program.graph_signature.user_inputs)
+    values = [
+        n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder" and n.name in names
+    ]
+    for given, known in zip(leaves, values, strict=False):
+        if not isinstance(known, torch.Tensor):
+            continue
+        shape = [n if isinstance(n, int) else "any" for n in known.shape]
+        fits = isinstance(given, torch.Tensor) and given.ndim == len(shape)
+        if not fits or any(n not in ("any", m) for n, m in zip(shape, given.shape, strict=True)):
+            raise ConversionError(
+                f"the program was exported for {known.dtype} {shape}, got "
+                f"{list(getattr(given, 'shape', []))}: export it with dynamic_shapes, or pass the "
+                "module"
+            )
+
+
+def _copy(module: torch.nn.Module) -> torch.nn.Module:
+    """Its own structure and attributes, the same parameters and buffers."""
+    shared: dict[int, Any] = {}
+    for part in module.modules():
+        for held in (part._parameters, part._buffers, part.__dict__):
+            for value in held.values():
+                if isinstance(value, torch.Tensor):
+                    shared[id(value)] = value
+    return copy.deepcopy(module, shared)
+
+
+def _ties(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Names of the same memory, each with its first name; tensors that overlap otherwise raise."""
+    first: dict[Any, str] = {}
+    spans: list[tuple[int, int, int, str]] = []
+    ties: dict[str, str] = {}
+    for name, tensor in tensors.items():
+        if tensor.numel() == 0 or tensor.device.type == "meta":
+            continue
+        storage = tensor.untyped_storage().data_ptr()
+        start = tensor.data_ptr()
+        view = (start, tensor.shape, tensor.stride(), tensor.dtype)
+        if view in first:
+            ties[name] = first[view]
+            continue
+        first[view] = name
+        size = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True)) + 1
+        end = start + size * tensor.element_size()
+        for other, low, high, whose in spans:
+            if storage == other and start < high and low < end:
+                raise ConversionError(
+                    f"'{name}' and '{whose}' overlap in memory without being the same tensor; "
+                    "clone one of them before converting"
+                )
+        spans.append((storage, start, end, name))
+    return ties
+
+
+def _refuse_hooks(module: torch.nn.Module) -> None:
+    for name, part in module.named_modules():
+        if part._backward_hooks or part._backward_pre_hooks:
+            raise ConversionError(
+                f"'{name or type(part).__name__}' has a backward hook, which JAX would never call: "
+                "remove it before converting"
+            )
+    for name, parameter in module.named_parameters():
+        if parameter._backward_hooks:
+            raise ConversionError(
+                f"'{name}' has a gradient hook, which JAX would never call: remove it"
+            )

@@ -1,0 +1,430 @@
+"""to_jax: params, buffers, ties, modes, gradients that torch would not pass, and refusals."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import interop
+from interop import ConversionError
+
+KEY = jax.random.key(3)
+
+
+class Of(nn.Module):
+    """A module of one function, and of parameters by name."""
+
+    def __init__(self, function: Any, **parameters: torch.Tensor) -> None:
+        super().__init__()
+        self.function = function
+        for name, value in parameters.items():
+            self.register_parameter(name, nn.Parameter(value))
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        return self.function(self, *inputs, **named)
+
+
+def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def array(tensor: torch.Tensor) -> Any:
+    return jnp.asarray(tensor.detach().numpy())
+
+
+def same(found: Any, expected: torch.Tensor) -> None:
+    np.testing.assert_allclose(found, expected.detach(), rtol=1e-5, atol=1e-5)
+
+
+def agree(module: nn.Module, *inputs: torch.Tensor) -> None:
+    """Outputs, and gradients for parameters and inputs, in evaluation mode."""
+    module.eval()
+    net = interop.to_jax(module)
+    inputs = tuple(x.clone().requires_grad_() for x in inputs)
+    expected = module(*inputs)
+    weights = torch.cos(torch.arange(expected.numel(), dtype=expected.dtype)).reshape(
+        expected.shape
+    )
+    module.zero_grad()
+    (expected * weights).sum().backward()
+
+    def total(params: Any, *inputs: Any) -> Any:
+        found = net(params, *inputs)
+        return jnp.sum(found * array(weights)), found
+
+    slopes, found = jax.jit(jax.grad(total, (0, *range(1, 1 + len(inputs))), has_aux=True))(
+        net.params, *map(array, inputs)
+    )
+    np.testing.assert_allclose(found, expected.detach(), rtol=1e-5, atol=1e-5)
+    for name, parameter in module.named_parameters():
+        grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        np.testing.assert_allclose(slopes[0][name], grad, rtol=1e-4, atol=1e-5, err_msg=name)
+    for slope, x in zip(slopes[1:], inputs, strict=True):
+        grad = torch.zeros_like(x) if x.grad is None else x.grad
+        np.testing.assert_allclose(slope, grad, rtol=1e-4, atol=1e-5)
+
+
+# ---- names, ties, buffers -----------------------------------------------------------------------
+
+
+def test_names_are_those_of_state_dict_and_buffers_are_apart() -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    net = interop.to_jax(module)
+    assert list(net.params) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+    assert list(net.buffers) == ["1.running_mean", "1.running_var", "1.num_batches_tracked"]
+    assert list(net.state_dict(net.params)) == list(module.state_dict())
+    for name, tensor in module.named_parameters():
+        np.testing.assert_array_equal(net.params[name], tensor.detach())
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(7, 3)
+        self.head = nn.Linear(3, 7, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, x: Any) -> Any:
+        return self.head(torch.tanh(self.embed(x)))
+
+
+def test_tied_weights_are_one_parameter_with_one_gradient() -> None:
+    module = Tied()
+    net = interop.to_jax(module)
+    assert list(net.params) == ["embed.weight"]
+    assert net.ties == {"head.weight": "embed.weight"}
+    ids = torch.tensor([[0, 3], [6, 3]])
+    module(ids).square().sum().backward()
+    slope = jax.grad(lambda p: jnp.sum(net(p, jnp.asarray(ids.numpy(), jnp.int32)) ** 2))(
+        net.params
+    )
+    np.testing.assert_allclose(
+        slope["embed.weight"], module.embed.weight.grad, rtol=1e-4, atol=1e-5
+    )
+    moved = {"embed.weight": net.params["embed.weight"] + 1}
+    interop.load_into(module, moved)
+    assert module.head.weight is module.embed.weight
+    assert list(net.state_dict(moved)) == list(module.state_dict())
+    with pytest.raises(ValueError, match=r"'head.weight' is tied to 'embed.weight'"):
+        net({**net.params, "head.weight": net.params["embed.weight"]}, jnp.zeros((1,), jnp.int32))
+
+
+def test_parameters_that_overlap_are_refused() -> None:
+    memory = torch.zeros(6)
+    module = Of(None, a=memory[:4], b=memory[2:])
+    with pytest.raises(ConversionError, match="'b' and 'a' overlap in memory"):
+        interop.to_jax(module)
+
+
+def test_names_and_shapes_are_checked_all_at_once() -> None:
+    net = interop.to_jax(nn.Linear(3, 2))
+    with pytest.raises(
+        ValueError, match=r"'bias' is missing; 'weight' has shape \(3, 2\)"
+    ) as raised:
+        net({"weight": jnp.zeros((3, 2)), "scale": 1.0}, jnp.zeros(3))
+    assert "'scale' is unknown" in str(raised.value)
+    with pytest.raises(TypeError, match="expected a dict"):
+        net([1.0], jnp.zeros(3))
+
+
+def test_neither_side_sees_the_other_change() -> None:
+    module = nn.Linear(3, 2)
+    net = interop.to_jax(module)
+    before = np.array(net.params["weight"])
+    with torch.no_grad():
+        module.weight.zero_()
+    np.testing.assert_array_equal(net.params["weight"], before)
+    x = jnp.ones((1, 3))
+    assert jnp.any(net(net.params, x) != net({**net.params, "weight": jnp.zeros((2, 3))}, x))
+
+
+def test_frozen_parameters_are_named() -> None:
+    module = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    module[0].requires_grad_(False)
+    assert interop.to_jax(module).frozen == ("0.weight", "0.bias")
+
+
+# ---- calls --------------------------------------------------------------------------------------
+
+
+def test_any_batch_size_and_every_transformation() -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    net = interop.to_jax(module)
+    for size in (1, 5):
+        x = numbers(size, 3)
+        np.testing.assert_allclose(
+            net(net.params, array(x)), module(x).detach(), rtol=1e-5, atol=1e-6
+        )
+    x = array(numbers(5, 3))
+    expected = net(net.params, x)
+    one = lambda row: net(net.params, row)  # noqa: E731
+    np.testing.assert_allclose(jax.vmap(one)(x), expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(one)(x), expected, rtol=1e-6, atol=1e-6)
+    forward, reverse = jax.jacfwd(one)(x[0]), jax.jacrev(one)(x[0])
+    np.testing.assert_allclose(forward, reverse, rtol=1e-5, atol=1e-6)
+    many = jax.tree.map(lambda p: jnp.stack([p, 2 * p]), net.params)
+    assert jax.vmap(net, (0, None))(many, x).shape == (2, 5, 2)
+    assert jnp.isfinite(jax.hessian(lambda x: net(net.params, x).sum())(x[0])).all()
+
+
+def test_inputs_and_outputs_of_any_structure() -> None:
+    def forward(_: Any, pair: Any, scale: float = 1.0, *, extra: Any = None) -> Any:
+        first, rest = pair
+        out = first * scale + rest["b"]
+        return {"sum": out if extra is None else out + extra, "both": [first, (out, None)], "n": 3}
+
+    net = interop.to_jax(Of(forward))
+    x = jnp.arange(3.0)
+    found = net({}, (x, {"b": x}), 2.0)
+    np.testing.assert_array_equal(found["sum"], 3 * x)
+    assert found["n"] == 3
+    assert found["both"][1][1] is None
+    np.testing.assert_array_equal(net({}, (x, {"b": x}), 2.0, extra=x)["sum"], 4 * x)
+    np.testing.assert_array_equal(jax.jit(net)({}, (x, {"b": x}), extra=x)["sum"], 3 * x)
+
+
+def test_a_second_call_exports_and_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = interop.to_jax(nn.Linear(3, 2))
+    net(net.params, jnp.ones((2, 3)))
+    monkeypatch.setattr(torch.export, "export", None)
+    net(net.params, jnp.zeros((2, 3)))
+    jax.jit(net)(net.params, jnp.zeros((2, 3)))
+
+
+# ---- modes, buffers, random numbers -------------------------------------------------------------
+
+
+def test_training_returns_new_buffers_and_changes_none() -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, momentum=0.3))
+    net = interop.to_jax(module)
+    x = numbers(8, 3)
+    found, buffers = jax.jit(net.train)(net.params, array(x))
+    expected = module.train()(x)
+    np.testing.assert_allclose(found, expected.detach(), rtol=1e-4, atol=1e-5)
+    for name, tensor in module.named_buffers():
+        np.testing.assert_allclose(buffers[name], tensor, rtol=1e-5, atol=1e-6)
+    assert net.buffers["1.num_batches_tracked"] == 0
+    again = net(net.params, array(x), buffers=buffers)
+    np.testing.assert_allclose(again, module.eval()(x).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_submodule_frozen_in_evaluation_stays_so() -> None:
+    module = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(3)).train()
+    module[0].eval()
+    net = interop.to_jax(module)
+    _, buffers = net.train(net.params, array(numbers(8, 3)))
+    assert buffers["0.num_batches_tracked"] == 0
+    assert buffers["1.num_batches_tracked"] == 1
+
+
+def test_dropout_takes_a_key() -> None:
+    net = interop.to_jax(nn.Sequential(nn.Dropout(0.25), nn.Dropout(0.5)))
+    x = jnp.ones((100, 100))
+    np.testing.assert_array_equal(net({}, x), x)
+    with pytest.raises(ConversionError, match="no key came: pass key="):
+        net.train({}, x)
+    one, other = (net.train({}, x, key=k)[0] for k in jax.random.split(KEY))
+    assert jnp.any(one != other)
+    np.testing.assert_array_equal(one, net.train({}, x, key=jax.random.split(KEY)[0])[0])
+    np.testing.assert_allclose(jnp.unique(one), jnp.array([0, 8 / 3]), rtol=1e-6)
+    assert abs(jnp.mean(one > 0) - 0.375) < 0.03
+
+
+# ---- gradients that torch stops, or that would be lost ------------------------------------------
+
+
+@torch.no_grad()
+def _norm(x: Any) -> Any:
+    return x.square().sum()
+
+
+STOPPED = {
+    "detach": lambda m, x: x.detach() * m.w,
+    "no_grad block": lambda m, x: x / _norm(x) * m.w,
+    "in place after": lambda m, x: (x * m.w).add_(x).mul_(2),
+    "a view written": lambda m, x: _written(x * m.w),
+    "a tensor made inside": lambda m, x: x * m.w + torch.tensor([1.0, -2.0, 0.5]),
+    "requires grad switched off": lambda m, x: x * m.w.detach() + m.w,
+}
+
+
+def _written(x: Any) -> Any:
+    x = x.clone()
+    x[0] = 0
+    x[1:, 1] *= 3
+    return x
+
+
+@pytest.mark.parametrize("name", STOPPED)
+def test_gradients_stop_where_torch_stops_them(name: str) -> None:
+    agree(Of(STOPPED[name], w=numbers(3)), numbers(4, 3, seed=1))
+
+
+def test_no_grad_keeps_hold_of_parameters_used_twice() -> None:
+    def forward(m: Any, x: Any) -> Any:
+        with torch.no_grad():
+            scale = (m.w * 2).abs().max()
+            shifted = x + m.w
+            shifted[0] = 1
+        return x * m.w / scale + shifted
+
+    agree(Of(forward, w=numbers(3)), numbers(4, 3, seed=1))
+
+
+def test_parametrized_and_normalised_weights() -> None:
+    agree(nn.utils.parametrizations.weight_norm(nn.Linear(3, 4)), numbers(5, 3))
+    module = nn.utils.parametrizations.spectral_norm(nn.Linear(3, 4))
+    agree(module, numbers(5, 3))
+    net = interop.to_jax(module)
+    x = numbers(5, 3)
+    found, buffers = net.train(net.params, array(x))
+    expected = module.train()(x)
+    np.testing.assert_allclose(found, expected.detach(), rtol=1e-5, atol=1e-5)
+    for name, tensor in module.named_buffers():
+        np.testing.assert_allclose(buffers[name], tensor, rtol=1e-5, atol=1e-6)
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        return 100 * grad
+
+
+def test_a_backward_that_would_be_lost_is_refused() -> None:
+    net = interop.to_jax(Of(lambda m, x: Doubled.apply(x)))
+    with pytest.raises(
+        ConversionError, match=r"Doubled is a torch.autograd.Function.*test_modules"
+    ):
+        net({}, jnp.ones(3))
+    assert Doubled.apply(torch.ones(1)) == 2
+    module = nn.Linear(2, 2)
+    handle = module.register_full_backward_hook(lambda *_: None)
+    with pytest.raises(ConversionError, match="backward hook"):
+        interop.to_jax(module)
+    handle.remove()
+    interop.to_jax(module)
+
+
+def test_a_write_in_place_past_the_gradient_is_refused() -> None:
+    def forward(m: Any, x: Any) -> Any:
+        y = x * m.w
+        with torch.no_grad():
+            y.mul_(2)
+        return y
+
+    with pytest.raises(ConversionError, match=r"in place under torch.no_grad"):
+        agree(Of(forward, w=numbers(3)), numbers(4, 3))
+
+
+# ---- refusals -----------------------------------------------------------------------------------
+
+
+def test_a_branch_on_data_names_its_line_and_the_way_out() -> None:
+    def forward(_: Any, x: Any) -> Any:
+        if x.sum() > 0:  # the line
+            return x
+        return -x
+
+    net = interop.to_jax(Of(forward))
+    with pytest.raises(ConversionError, match=r"test_modules.py:\d+: if x.sum\(\) > 0") as raised:
+        net({}, jnp.ones(3))
+    assert "torch.cond" in str(raised.value)
+
+
+def test_sixty_four_bits_are_refused_unless_asked_for() -> None:
+    module = nn.Linear(3, 2, dtype=torch.float64)
+    with pytest.raises(ConversionError, match=r"'weight' is torch.float64.*downcast=True"):
+        interop.to_jax(module)
+    net = interop.to_jax(module, downcast=True)
+    assert net(net.params, jnp.ones(3)).dtype == jnp.float32
+    inside = interop.to_jax(Of(lambda m, x: x.double() * 2))
+    with pytest.raises(ConversionError, match=r"test_modules.*is torch.float64"):
+        inside({}, jnp.ones(3))
+    with jax.enable_x64(True):
+        net = interop.to_jax(module)
+        assert net(net.params, jnp.ones(3)).dtype == jnp.float64
+
+
+def test_integers_that_may_not_fit_are_refused_unless_asked_for() -> None:
+    module = Of(lambda m, x: x * 1000)
+    with pytest.raises(ConversionError, match="may not fit in 32 bits"):
+        interop.to_jax(module)({}, jnp.arange(3))
+    found = interop.to_jax(module, downcast=True)({}, jnp.arange(3))
+    np.testing.assert_array_equal(found, [0, 1000, 2000])
+    with jax.enable_x64(True):
+        assert interop.to_jax(module)({}, jnp.arange(3))[2] == 2000
+    large = Of(None)
+    large.register_buffer("seen", torch.tensor(2**40))
+    with pytest.raises(ValueError, match="seen"):
+        interop.to_jax(large)
+    with pytest.raises(ConversionError, match="an input is int64"):
+        interop.to_jax(module)({}, np.arange(3))
+
+
+def test_an_operation_without_a_rule_is_named_with_its_line() -> None:
+    library = torch.library.Library("interop_test", "FRAGMENT")
+    library.define("mystery(Tensor x) -> Tensor")
+    library.impl("mystery", lambda x: x.clone(), "CompositeExplicitAutograd")
+    module = Of(lambda m, x: torch.ops.interop_test.mystery(x))
+    with pytest.raises(
+        interop.UncoveredOperation, match=r"interop_test.mystery.*test_modules.py:\d+"
+    ):
+        interop.to_jax(module)({}, jnp.ones(3))
+    report = interop.report(module, torch.ones(3))
+    assert not report.covered
+    assert report.missing[0].name == "interop_test.mystery.default"
+    assert "test_modules.py" in report.missing[0].sources[0]
+    assert "NO " in str(report)
+
+
+def test_a_tensor_is_no_array() -> None:
+    net = interop.to_jax(nn.Linear(3, 2))
+    with pytest.raises(TypeError, match=r"interop.to_array"):
+        net(net.params, torch.ones(3))
+    with pytest.raises(TypeError, match=r"expected a torch\.nn\.Module"):
+        interop.to_jax(lambda x: x)
+
+
+# ---- reports, exported programs -----------------------------------------------------------------
+
+
+def test_a_report_lists_every_operation() -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.Dropout())
+    report = interop.report(module, torch.ones(2, 3), training=True)
+    assert report.covered
+    assert {"aten.linear.default"} <= {o.name for o in report.operations}
+    obstacle = interop.report(Of(lambda m, x: x if x.sum() > 0 else -x), torch.ones(3)).obstacle
+    assert "torch.cond" in obstacle
+
+
+def test_an_exported_program_arrives_without_its_class(tmp_path: Any) -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).eval()
+    batch = torch.export.Dim("batch")
+    path = tmp_path / "model.pt2"
+    torch.export.save(
+        torch.export.export(module, (numbers(4, 3),), dynamic_shapes=({0: batch},)), path
+    )
+    net = interop.to_jax(torch.export.load(path))
+    assert list(net.params) == [n for n, _ in module.named_parameters()]
+    for size in (2, 7):
+        x = numbers(size, 3)
+        np.testing.assert_allclose(
+            net(net.params, array(x)), module(x).detach(), rtol=1e-5, atol=1e-5
+        )
+    fixed = interop.to_jax(torch.export.export(module, (numbers(4, 3),)))
+    np.testing.assert_allclose(
+        fixed(fixed.params, array(numbers(4, 3))),
+        module(numbers(4, 3)).detach(),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+    with pytest.raises(ConversionError, match=r"exported for .*\[4, 3\].*\[5, 3\]"):
+        fixed(fixed.params, jnp.ones((5, 3)))

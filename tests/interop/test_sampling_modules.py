@@ -1,0 +1,103 @@
+"""Bayesian layers between torch and JAX: weight_mu and weight_log_sigma, in and out."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import torch
+from torch import nn
+
+import funcvi as fv
+import interop
+
+NAMES = ["weight_mu", "weight_log_sigma", "bias_mu", "bias_log_sigma"]
+
+
+class BayesianLinear(nn.Module):
+    """As it is written by hand."""
+
+    def __init__(self, features: int, out: int) -> None:
+        super().__init__()
+        self.weight_mu = nn.Parameter(torch.randn(out, features))
+        self.weight_log_sigma = nn.Parameter(torch.full((out, features), -2.0))
+        self.bias_mu = nn.Parameter(torch.randn(out))
+        self.bias_log_sigma = nn.Parameter(torch.full((out,), -1.0))
+
+    def forward(self, x: Any) -> Any:
+        weight = self.weight_mu + self.weight_log_sigma.exp() * torch.randn_like(self.weight_mu)
+        bias = self.bias_mu + self.bias_log_sigma.exp() * torch.randn_like(self.bias_mu)
+        return x @ weight.T + bias
+
+
+def linear() -> Any:
+    torch.manual_seed(0)
+    net = interop.to_jax(nn.Linear(3, 2))
+    return net, fv.bayesian(net, net.params, dist.Normal(0.0, 1.0), scale=0.1)
+
+
+def test_a_checkpoint_goes_in_and_out_under_its_names(tmp_path: Any) -> None:
+    torch.manual_seed(1)
+    theirs = BayesianLinear(3, 2)
+    interop.save(tmp_path / "layer.pt", dict(theirs.state_dict()))
+    _, net = linear()
+    params = net.from_mu_log_sigma(interop.load(tmp_path / "layer.pt"))
+    back = net.to_mu_log_sigma(params)
+    assert set(back) == set(NAMES)
+    for name, tensor in theirs.state_dict().items():
+        np.testing.assert_allclose(back[name], tensor, rtol=1e-5, atol=1e-6)
+    interop.save(tmp_path / "back.safetensors", back)
+    BayesianLinear(3, 2).load_state_dict(
+        interop.to_state_dict(interop.load(tmp_path / "back.safetensors"))
+    )
+    x = torch.randn(4, 3)
+    draws = torch.stack([theirs(x) for _ in range(4000)]).detach()
+    ours = net.predict(params, jnp.asarray(x.numpy()), key=jax.random.key(0), num_samples=4000)
+    error = 5 * draws.std(0).numpy() * np.sqrt(2 / 4000)
+    assert (np.abs(np.asarray(ours.mean(0)) - draws.mean(0).numpy()) < error).all()
+    assert (np.abs(np.asarray(ours.std(0)) - draws.std(0).numpy()) < error).all()
+
+
+def test_the_posterior_goes_back_to_torch() -> None:
+    module, (net, bayesian) = nn.Linear(3, 2), linear()
+    interop.load_into(module, bayesian.mean(bayesian.params))
+    np.testing.assert_allclose(module.weight.detach(), net.params["weight"], rtol=1e-6)
+    layer = interop.to_sampling_module(module, bayesian.to_mu_log_sigma(bayesian.params))
+    assert set(layer.state_dict()) == set(NAMES)
+    assert "weight" in dict(module.named_parameters())
+    x = torch.randn(4, 3)
+    assert (layer(x) != layer(x)).all()
+    draws = torch.stack([layer(x) for _ in range(4000)]).detach()
+    np.testing.assert_allclose(draws.mean(0), module(x).detach(), atol=0.05)
+    layer(x).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in layer.parameters())
+    layer.sampling = False
+    torch.testing.assert_close(layer(x), module(x))
+
+
+def test_only_the_last_layer_is_random() -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    net = interop.to_jax(module)
+    bayesian = fv.bayesian(net, net.params, dist.Normal(0.0, 1.0), only=["2.*"])
+    made = interop.to_sampling_module(module, bayesian.to_mu_log_sigma(bayesian.params))
+    assert "0.weight" in made.state_dict()
+    assert "2.weight_mu" in made.state_dict()
+    x = torch.randn(4, 3)
+    assert (made(x) != made(x)).all()
+
+
+def test_wrong_names_are_listed() -> None:
+    module = nn.Linear(3, 2)
+    with pytest.raises(ValueError, match=r"'weight_mu' comes without 'weight_log_sigma'"):
+        interop.to_sampling_module(module, {"weight_mu": torch.ones(2, 3)})
+    with pytest.raises(ValueError, match=r"'kernel' fits no parameter"):
+        interop.to_sampling_module(module, {"kernel": torch.ones(2, 3)})
+    with pytest.raises(ValueError, match=r"'bias' is missing"):
+        interop.to_sampling_module(module, {"weight": torch.ones(2, 3)})
+    with pytest.raises(ValueError, match=r"'bias': shape \(3,\), the parameter has \(2,\)"):
+        interop.to_sampling_module(module, {"weight": torch.ones(2, 3), "bias": torch.ones(3)})
+    _, net = linear()
+    with pytest.raises(ValueError, match=r"'bias_mu' is missing.*'other' is unknown"):
+        net.from_mu_log_sigma({n: jnp.ones(2) for n in [*NAMES[:2], NAMES[3], "other"]})
