@@ -163,7 +163,7 @@ def certify(left: Any, right: Any) -> Certificate:
         differences += _differences(ours[name], theirs[name])
     if differences:
         raise ValueError(
-            f"the two sides differ in {len(differences)} places: " + "; ".join(differences)
+            f"the two sides differ ({len(differences)}): " + "; ".join(differences)
         )
     return own
 

@@ -179,11 +179,20 @@ def embedding_bag(
     return functional.embedding_bag(input, short, offsets, None, norm_type, *more, **named)
 
 
+def multilabel_margin_loss(
+    input: torch.Tensor, target: torch.Tensor, *how: Any, **named: Any
+) -> torch.Tensor:
+    """Of one row it is a number, which torch forgets when it traces."""
+    loss = functional.multilabel_margin_loss(input, target, *how, **named)
+    return loss.reshape(()) if input.dim() < 2 else loss
+
+
 FUNCTIONS: dict[Any, Callable[..., Any]] = {
     functional.gaussian_nll_loss: gaussian_nll_loss,
     functional.ctc_loss: ctc_loss,
     torch.ctc_loss: ctc_loss,
     functional.instance_norm: instance_norm,
+    functional.multilabel_margin_loss: multilabel_margin_loss,
     functional.embedding: embedding,
     functional.embedding_bag: embedding_bag,
 }

@@ -153,11 +153,11 @@ def hardsigmoid(x: jax.Array) -> jax.Array:
 
 @rules("aten.hardswish.default")
 def hardswish(x: jax.Array) -> jax.Array:
-    """Slope 0 at -3, and 1.5 at 3."""
+    """Slope 0 at -3, and 1 at 3."""
 
     def of(x: jax.Array) -> jax.Array:
         middle = x * (x + 3) / 6
-        return jnp.where(x <= -3, jnp.zeros_like(x), jnp.where(x > 3, x, middle))
+        return jnp.where(x <= -3, jnp.zeros_like(x), jnp.where(x >= 3, x, middle))
 
     return widely(of)(x)
 

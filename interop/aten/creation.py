@@ -12,20 +12,59 @@ rules = Table()
 
 @rules("aten.arange.start_step", "aten.arange.start", "aten.arange.default")
 def arange(*bounds: Any, result: Any, **_: Any) -> jax.Array:
-    return jnp.arange(*bounds, dtype=result.dtype)
+    if jnp.issubdtype(result.dtype, jnp.integer):
+        return jnp.arange(*(int(b) for b in bounds), dtype=result.dtype)
+    low, step = (0, 1) if len(bounds) == 1 else (bounds[0], (*bounds, 1)[2])
+    return (low + step * jnp.arange(result.shape[0], dtype=result.dtype)).astype(result.dtype)
 
 
-@rules("aten.full.default", "aten.full_like.default")
-def full(_: Any, value: Any, *, result: Any, **__: Any) -> jax.Array:
-    return jnp.full(result.shape, value, result.dtype)
+@rules("aten.linspace.default")
+def linspace(start: Any, end: Any, steps: int, *, result: Any, **_: Any) -> jax.Array:
+    if jnp.issubdtype(result.dtype, jnp.integer):
+        step = (end - start) / max(steps - 1, 1)
+        i = jnp.arange(steps)
+        low, high = start + step * i, end - step * (steps - 1 - i)
+        return jnp.trunc(jnp.where(i < steps // 2, low, high)).astype(result.dtype)
+    return jnp.linspace(start, end, steps, dtype=result.dtype)
 
 
-@rules("aten.zeros.default", "aten.zeros_like.default", "aten.empty.memory_format", "aten.empty_like.default")
+@rules("aten.logspace.default")
+def logspace(
+    start: Any, end: Any, steps: int, base: float = 10.0, *, result: Any, **_: Any
+) -> jax.Array:
+    return jnp.logspace(start, end, steps, base=base).astype(result.dtype)
+
+
+@rules("aten.full.default", "aten.full_like.default", "aten.new_full.default")
+def full(_: Any, *positional: Any, result: Any, **named: Any) -> jax.Array:
+    value = named["fill_value"] if "fill_value" in named else positional[-1]
+    if not positional and "fill_value" not in named:
+        raise TypeError("full: no fill value")
+    return jnp.broadcast_to(jnp.asarray(value).astype(result.dtype), result.shape)
+
+
+@rules("aten.fill.Scalar", "aten.fill.Tensor")
+def fill(_: Any, value: Any, *, result: Any) -> jax.Array:
+    return jnp.broadcast_to(jnp.asarray(value).astype(result.dtype), result.shape)
+
+
+@rules(
+    "aten.zeros.default",
+    "aten.zeros_like.default",
+    "aten.new_zeros.default",
+    "aten.empty.memory_format",
+    "aten.empty_like.default",
+    "aten.empty_permuted.default",
+    "aten.empty_strided.default",
+    "aten.new_empty.default",
+    "aten.new_empty_strided.default",
+)
 def zeros(*_: Any, result: Any, **__: Any) -> jax.Array:
+    """What torch leaves uninitialised is zero here."""
     return jnp.zeros(result.shape, result.dtype)
 
 
-@rules("aten.ones.default", "aten.ones_like.default")
+@rules("aten.ones.default", "aten.ones_like.default", "aten.new_ones.default")
 def ones(*_: Any, result: Any, **__: Any) -> jax.Array:
     return jnp.ones(result.shape, result.dtype)
 
@@ -33,3 +72,18 @@ def ones(*_: Any, result: Any, **__: Any) -> jax.Array:
 @rules("aten.scalar_tensor.default")
 def scalar(value: Any, *, result: Any, **_: Any) -> jax.Array:
     return jnp.full((), value, result.dtype)
+
+
+@rules("aten.eye.default", "aten.eye.m")
+def eye(*_: Any, result: Any, **__: Any) -> jax.Array:
+    return jnp.eye(*result.shape, dtype=result.dtype)
+
+
+@rules("aten.tril_indices.default")
+def tril_indices(rows: int, columns: int, offset: int = 0, *, result: Any, **_: Any) -> jax.Array:
+    return jnp.stack(jnp.tril_indices(rows, offset, columns)).astype(result.dtype)
+
+
+@rules("aten.triu_indices.default")
+def triu_indices(rows: int, columns: int, offset: int = 0, *, result: Any, **_: Any) -> jax.Array:
+    return jnp.stack(jnp.triu_indices(rows, offset, columns)).astype(result.dtype)

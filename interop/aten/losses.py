@@ -249,8 +249,10 @@ def multi_margin_loss(
 
 
 @rules("aten.multilabel_margin_loss.default")
-def multilabel_margin_loss(x: jax.Array, target: jax.Array, reduction: int = MEAN) -> jax.Array:
-    return _multilabel_margin(x, target, reduction)[0]
+def multilabel_margin_loss(
+    x: jax.Array, target: jax.Array, reduction: int = MEAN, *, result: Any
+) -> jax.Array:
+    return _multilabel_margin(x, target, reduction)[0].reshape(result.shape)
 
 
 @rules("aten.multilabel_margin_loss_forward.default")
@@ -258,6 +260,7 @@ def multilabel_margin_loss_forward(
     x: jax.Array, target: jax.Array, reduction: int, *, result: Any
 ) -> tuple[jax.Array, jax.Array]:
     loss, is_target = _multilabel_margin(x, target, reduction)
+    loss = loss.reshape(result[0].shape)
     return loss, is_target.reshape(result[1].shape).astype(result[1].dtype)
 
 
@@ -275,7 +278,7 @@ def _multilabel_margin(
     hinge = 1 - picked[:, :, None] + rows[:, None, :]
     counts = listed[:, :, None] & ~is_target[:, None, :] & (hinge > 0)
     losses = jnp.sum(jnp.where(counts, hinge, 0), (1, 2)) / classes
-    return reduced(losses.reshape(x.shape[:-1]), reduction).astype(x.dtype), is_target
+    return reduced(losses, reduction).astype(x.dtype), is_target
 
 
 def _hinge(x: jax.Array) -> jax.Array:
@@ -338,9 +341,8 @@ def poisson_nll_loss(
     y, t = wide(x), wide(target)
     losses = jnp.exp(y) - t * y if log_input else y - t * jnp.log(y + eps)
     if full:
-        large = jnp.where(t > 1, t, 2)
-        stirling = large * jnp.log(large) - large + 0.5 * jnp.log(2 * math.pi * large)
-        losses = losses + jnp.where(t > 1, stirling, 0)
+        stirling = t * jnp.log(t) - t + 0.5 * jnp.log(2 * math.pi * t)
+        losses = losses + jnp.where(t > 1, stirling, 0)  # a gradient of nan for t < 0, as torch's
     return reduced(losses, reduction).astype(result.dtype)
 
 
@@ -367,26 +369,34 @@ def ctc_loss(
     states = jnp.arange(spelled.shape[1])
     skips = jnp.pad(spelled[:, 2:] != spelled[:, :-2], ((0, 0), (2, 0))) & (spelled != blank)
     at = jnp.broadcast_to(spelled, (longest, *spelled.shape))
-    emitted = jnp.take_along_axis(log_p, at, 2)
-    impossible = -jnp.inf
+    impossible = -1e30  # finite, for its gradient
+    emitted = jnp.maximum(jnp.take_along_axis(log_p, at, 2), impossible)
 
     def shifted(alpha: jax.Array, by: int) -> jax.Array:
         return jnp.pad(alpha, ((0, 0), (by, 0)), constant_values=impossible)[:, : alpha.shape[1]]
 
-    def step(alpha: jax.Array, moment: Any) -> tuple[jax.Array, None]:
+    def step(carried: Any, moment: Any) -> tuple[Any, None]:
+        """The largest is kept apart, and near zero little is lost to rounding."""
+        alpha, level = carried
         emission, number = moment
         arriving = jnp.logaddexp(alpha, shifted(alpha, 1))
         arriving = jnp.logaddexp(arriving, jnp.where(skips, shifted(alpha, 2), impossible))
         going = (number < input_lengths)[:, None]
-        return jnp.where(going, arriving + emission, alpha), None
+        alpha = jnp.where(going, arriving + emission, alpha)
+        top = jax.lax.stop_gradient(jnp.max(alpha, 1, keepdims=True))
+        top = jnp.where(top > impossible / 2, top, 0)
+        return (alpha - top, level + top[:, 0]), None
 
     started = (states < 2) & (states <= 2 * target_lengths[:, None])
     alpha = jnp.where(started & (input_lengths > 0)[:, None], emitted[0], impossible)
-    alpha, _ = jax.lax.scan(step, alpha, (emitted[1:], jnp.arange(1, longest)))
+    level = jnp.zeros(batch, log_p.dtype)
+    moments = (emitted[1:], jnp.arange(1, longest))
+    (alpha, level), _ = jax.lax.scan(step, (alpha, level), moments)
     last = 2 * target_lengths[:, None]
     before = jnp.where(last > 0, last - 1, last)
     ends = jnp.where(last > 0, jnp.take_along_axis(alpha, before, 1), impossible)
     losses = -jnp.logaddexp(jnp.take_along_axis(alpha, last, 1), ends)[:, 0]
+    losses = jnp.where(losses < -impossible / 2, losses - level, jnp.inf)
     empty = jnp.where(target_lengths == 0, 0.0, jnp.inf)
     losses = jnp.where(input_lengths == 0, empty, losses)
     counts = (jnp.arange(longest)[:, None] < input_lengths)[..., None]

@@ -246,7 +246,8 @@ def _fractional(
     axes = len(output_size)
     kernel = per_axis(kernel, axes)
     y, unbatched = batched(x, axes + 2)
-    samples = samples.reshape(*y.shape[:2], axes)
+    planes = y.shape[0] * y.shape[1]  # without a batch, torch takes the first of the samples
+    samples = samples.reshape(-1, axes)[:planes].reshape(*y.shape[:2], axes)
     values, indices = y, _flat_positions(y, axes, index)
     for axis in reversed(range(axes)):
         at = 2 + axis

@@ -37,8 +37,10 @@ class ShardedSource:
         for file_name, shard in self._shards.items():
             for name in shard.stored:
                 place = self._places.get(name)
-                # An index may leave out further names of a tied tensor.
-                if place != file_name and not (place is None and name in shard.aliases):
+                if place is None and name in shard.aliases:
+                    # The shard alone tells a further name of a tied tensor.
+                    self._places[name] = file_name
+                elif place != file_name:
                     where = "nowhere" if place is None else f"in '{place}'"
                     problems.append(f"'{file_name}' holds '{name}', which the index has {where}")
         if problems:

@@ -147,11 +147,12 @@ def open_source(path: str | os.PathLike[str]) -> Source:
     """The file, the set, or what a folder holds."""
     path = Path(path)
     if path.is_dir():
-        found = [path / name for name in _IN_A_FOLDER if (path / name).is_file()]
-        found += sorted(path.glob(f"*{SUFFIX}"))
-        if not found:
+        usual = [path / name for name in _IN_A_FOLDER if (path / name).is_file()]
+        found = usual[:1] or sorted(path.glob(f"*{SUFFIX}"))
+        if len(found) != 1:
             raise CheckpointError(
-                f"{path}: expected one of {', '.join(_IN_A_FOLDER)} in this folder; give the file"
+                f"{path}: expected one of {', '.join(_IN_A_FOLDER)}, or one index, in this folder, "
+                f"got {len(found)}; give the file"
             )
         path = found[0]
     elif not path.exists() and path.with_name(path.name + SUFFIX).is_file():

@@ -70,7 +70,7 @@ def test_module_state_dict_and_nested_tree_agree():
 def test_every_difference_is_listed():
     left = {"a": jnp.ones(2), "b": jnp.ones(2), "c": jnp.ones(2), "d": jnp.zeros(2)}
     right = {"a": jnp.ones(3), "b": jnp.ones(2, jnp.bfloat16), "d": -jnp.zeros(2), "e": jnp.ones(1)}
-    with pytest.raises(ValueError, match="differ in 5 places") as raised:
+    with pytest.raises(ValueError, match=r"differ \(5\)") as raised:
         interop.certify(left, right)
     for part in ("'c' is on the left alone", "'e' is on the right alone",
                  "'a' has shape (2,) on the left, (3,) on the right",
@@ -98,7 +98,7 @@ def test_one_flipped_bit_is_found(at, bit):
     raw = np.arange(32, dtype=np.uint8)
     flipped = raw.copy()
     flipped[at] ^= 1 << bit
-    with pytest.raises(ValueError, match="differ in 1 places: 'x' has sha256"):
+    with pytest.raises(ValueError, match=r"differ \(1\): 'x' has sha256"):
         interop.certify({"x": raw.view(np.float32)}, {"x": flipped.view(np.float32)})
 
 

@@ -178,7 +178,7 @@ def test_tensors_that_cannot_be_written():
     ):
         with pytest.raises(ValueError, match=f"'{name}' .*{what}"):
             interop.load_into(module, {name: jnp.ones(shape)}, strict=False)
-    with pytest.raises(ValueError, match="overlapping .*: 'base' and 'part'"):
+    with pytest.raises(ValueError, match=r"overlapping .*: 'base' and 'part'"):
         interop.load_into(module, {"base": jnp.ones(4), "part": jnp.ones(3)}, strict=False)
     interop.load_into(module, {"part": jnp.ones(3)}, strict=False)
     assert module.base.tolist() == [0.0, 1.0, 1.0, 1.0]

@@ -6,13 +6,15 @@ import torch
 from torch.nn import functional as f
 
 from interop import to_jax
-from tests.interop.aten.arrays import Case, Wrapped, check, draw
+from tests.interop.aten.layer_cases import Case, Wrapped, check, draw
 
 KINKS = torch.tensor([-6, -3, -2, -1, -0.5, -0.0, 0.0, 0.5, 1, 2, 3, 6, 19.9, 20.1, 40, -40])
 FAR = torch.tensor([-1e4, -100, 100.0, 1e4])
 
+ROUNDED = ("celu", "hardsigmoid")  # torch's slopes of these have single precision in double
+
 CASES = [
-    Case(name, function, (values,))
+    Case(name, function, (values,), tolerance=1e-8 if name in ROUNDED else 1e-10)
     for name, function in {
         "relu": f.relu,
         "relu6": f.relu6,
@@ -50,16 +52,15 @@ CASES += [
     Case("prelu row", f.prelu, (X[0, 0], draw(1))),
     Case("glu", lambda x: f.glu(x, 1), (X,)),
     Case("softmax", lambda x: f.softmax(x, 1), (X,)),
-    Case("softmax number", lambda x: f.softmax(x.sum(), 0), (X,)),
+    Case("softmax number", lambda x: f.softmax(x.sum(), 0)[None], (X,)),
     Case("log_softmax", lambda x: f.log_softmax(x, -2), (X,)),
-    Case("softmax dtype", lambda x: f.softmax(x, -1, dtype=torch.float32), (X,)),
+    Case("softmax dtype", lambda x: f.softmax(x.half(), -1, dtype=torch.float64).to(x.dtype), (X,)),
 ]
 
 
-@pytest.mark.parametrize("wide", [False, True], ids=["float32", "float64"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_agrees_with_torch(case, wide):
-    check(case, wide)
+def test_agrees_with_torch(case):
+    check(case)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_bfloat16_rounds_once(function):
     x = draw(200).bfloat16() * 3
     found = to_jax(Wrapped(function))({}, jnp.asarray(x.float().numpy(), jnp.bfloat16))
     assert found.dtype == jnp.bfloat16
-    np.testing.assert_allclose(found.astype(np.float32), function(x).float(), rtol=8e-3)
+    np.testing.assert_allclose(found.astype(np.float32), function(x).float(), rtol=8e-3, atol=1e-6)
 
 
 def test_nan_stays():

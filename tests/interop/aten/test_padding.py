@@ -1,7 +1,7 @@
 import pytest
 from torch.nn import functional as f
 
-from tests.interop.aten.arrays import Case, check, draw
+from tests.interop.aten.layer_cases import Case, check, draw
 
 INPUTS = {1: draw(2, 3, 6), 2: draw(2, 3, 5, 6), 3: draw(1, 2, 4, 5, 6)}
 AMOUNTS = {1: (2, 3), 2: (2, 1, 0, 3), 3: (1, 2, 3, 0, 2, 1)}
@@ -21,7 +21,6 @@ CASES += [
 ]
 
 
-@pytest.mark.parametrize("wide", [False, True], ids=["float32", "float64"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_agrees_with_torch(case, wide):
-    check(case, wide)
+def test_agrees_with_torch(case):
+    check(case)

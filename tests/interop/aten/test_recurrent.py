@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from interop import ConversionError, to_jax
-from tests.interop.aten.arrays import Case, check, draw
+from tests.interop.aten.layer_cases import Case, check, draw
 
 
 def _agree(module, *inputs, training=False):
@@ -108,7 +108,6 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("wide", [False, True], ids=["float32", "float64"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_cells(case, wide):
-    check(case, wide)
+def test_cells(case):
+    check(case)
