@@ -1,4 +1,4 @@
-"""What torch.export refuses or gets wrong, in equal terms that it takes, for the time of an export."""
+"""What torch.export refuses or gets wrong, in equal terms that it takes, while it runs."""
 
 import contextlib
 import math
@@ -16,7 +16,7 @@ def twins(module: torch.nn.Module) -> Iterator[None]:
     for part in module.modules():
         for fits, forward in MODULES:
             if fits(part):
-                part.forward = forward(part, part.forward)  # type: ignore[method-assign]
+                part.forward = forward(part, part.forward)
     with Functions():
         yield
 
@@ -187,11 +187,36 @@ def multilabel_margin_loss(
     return loss.reshape(()) if input.dim() < 2 else loss
 
 
+def multi_margin_loss(
+    input: torch.Tensor,
+    target: torch.Tensor,
+    p: int = 1,
+    margin: float = 1.0,
+    weight: torch.Tensor | None = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> torch.Tensor:
+    """Without slope at the kink; torch.export takes it apart into what has one."""
+    if size_average is not None or reduce is not None:
+        reduction = torch.nn._reduction.legacy_get_string(size_average, reduce)
+    rows = input.reshape(-1, input.shape[-1])
+    at = target.reshape(-1, 1)
+    hinge = margin - rows.gather(1, at) + rows
+    others = torch.arange(rows.shape[1], device=rows.device) != at
+    hinge = torch.where((hinge > 0) & others, hinge, torch.zeros_like(hinge))
+    hinge = hinge * hinge if p == 2 else hinge
+    hinge = hinge if weight is None else hinge * weight[at]
+    losses = hinge.sum(1) / rows.shape[1]
+    return _reduced(losses.reshape(target.shape), reduction)
+
+
 FUNCTIONS: dict[Any, Callable[..., Any]] = {
     functional.gaussian_nll_loss: gaussian_nll_loss,
     functional.ctc_loss: ctc_loss,
     torch.ctc_loss: ctc_loss,
     functional.instance_norm: instance_norm,
+    functional.multi_margin_loss: multi_margin_loss,
     functional.multilabel_margin_loss: multilabel_margin_loss,
     functional.embedding: embedding,
     functional.embedding_bag: embedding_bag,

@@ -63,15 +63,11 @@ class Sample:
         self.function = function
         self.tensors = [leaves[i] for i in places]
         self.smooth = [x.requires_grad for x in self.tensors]
-        constants = [x for x in leaves if not isinstance(x, torch.Tensor)]
-        self.signature = repr(
-            (
-                [(x.shape, x.dtype, x.stride(), x.requires_grad) for x in self.tensors],
-                constants,
-                spec,
-                getattr(process, "__code__", process),
-            )
-        )
+        described = [
+            (x.shape, x.dtype, _layout(x), x.requires_grad) if isinstance(x, torch.Tensor) else x
+            for x in leaves
+        ]
+        self.signature = repr((described, spec, getattr(process, "__code__", process)))
 
     def fresh(self, wide: bool = False) -> list[Any]:
         """Copies of the tensors with the same strides, float32 as float64 if ``wide``."""
@@ -116,6 +112,10 @@ class Sample:
         except (RuntimeError, NotImplementedError):
             return outputs, None  # torch has none
         return outputs, list(gradients)
+
+
+def _layout(tensor: Any) -> Any:
+    return tensor.stride() if str(tensor.layout) == "torch.strided" else tensor.layout
 
 
 def weights(shape: Sequence[int]) -> Any:
@@ -247,7 +247,9 @@ def one(op: Any, sample: Sample, cache: dict[str, Any]) -> tuple[str, str]:
     if not exact:
         return "law", ""
     pairs = [
-        (h, torch.as_tensor(w)) for h, w in zip(outputs, expected, strict=True) if not isinstance(h, Constant)
+        (h, torch.as_tensor(w))
+        for h, w in zip(outputs, expected, strict=True)
+        if not isinstance(h, Constant)
     ]
     bad = [i for i, (h, w) in enumerate(pairs) if apart(h, w) > tolerance]
     slopes = list(zip(gradients, theirs or [], strict=True)) if gradients else []
@@ -257,7 +259,9 @@ def one(op: Any, sample: Sample, cache: dict[str, Any]) -> tuple[str, str]:
     # Where float32 itself is lost, ours only has to be as near to the truth as torch's.
     try:
         truth, steep = sample.oracle(wide=True)
-        true = [torch.as_tensor(w) for w in truth if isinstance(w, torch.Tensor | bool | int | float)]
+        true = [
+            torch.as_tensor(w) for w in truth if isinstance(w, torch.Tensor | bool | int | float)
+        ]
     except Exception:
         true, steep = [w for _, w in pairs], theirs
     for i in bad:
@@ -282,7 +286,9 @@ def plain(tensor: Any) -> Any:
     if str(tensor.layout) != "torch.strided":
         tensor = tensor.to_dense()
     tensor = tensor.resolve_conj().resolve_neg()
-    return (tensor.float() if tensor.is_floating_point() and tensor.itemsize < 4 else tensor).numpy()
+    return (
+        tensor.float() if tensor.is_floating_point() and tensor.itemsize < 4 else tensor
+    ).numpy()
 
 
 def apart(have: Any, want: Any) -> float:
@@ -417,7 +423,9 @@ def table(results: dict[str, Any]) -> str:
     tally = {v: list(verdicts.values()).count(v) for v in VERDICTS}
     judged = len(results) - tally["skipped"]
     right = tally["right"] + tally["right (law)"]
-    sums = {k: sum(f[k] for f in results.values()) for k in ("right", "law", "unsupported", "wrong")}
+    sums = {
+        k: sum(f[k] for f in results.values()) for k in ("right", "law", "unsupported", "wrong")
+    }
     limits = {f["limit"] for f in results.values()}
     samples = f"the first {max(limits)} samples" if limits != {0} else "all samples"
     lines = [
@@ -491,7 +499,9 @@ def main() -> None:
                 results[name] = shown[name] = found
                 if path:
                     path.write_text(json.dumps(results, indent=0, sort_keys=True))
-                print(f"{verdict(found):12} {name} {found['seconds'] if 'seconds' in found else ''}")
+                print(
+                    f"{verdict(found):12} {name} {found['seconds'] if 'seconds' in found else ''}"
+                )
                 for kind in ("wrong", "unsupported"):
                     for reason, count in found["reasons"][kind].items():
                         print(f"    {kind} {count}: {reason[:200]}", flush=True)

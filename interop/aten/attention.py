@@ -1,4 +1,4 @@
-"""Attention: masks of every form, causal, grouped heads; and torch's fused layers for evaluation."""
+"""Attention: masks of every form, grouped heads; and torch's fused layers for evaluation."""
 
 import math
 from typing import Any
@@ -104,7 +104,7 @@ def _scores(
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     scores = jnp.matmul(wide(query) * scale, jnp.swapaxes(wide(keys), -1, -2))
     if is_causal:
-        scores = jnp.where(np.tri(*scores.shape[-2:], dtype=bool), scores, -jnp.inf)
+        scores = jnp.where(np.tri(*scores.shape[-2:], dtype=np.bool_), scores, -jnp.inf)
     if mask is None:
         return scores, value
     if mask.dtype == bool:
@@ -149,7 +149,7 @@ def native_multi_head_attention(
             mask = mask[:, None, None, :]
         elif mask.ndim == 3:
             mask = mask[:, None]
-    weights, attended = _weights(*parts, mask, False, None, False)
+    weights, attended = _weights(parts[0], parts[1], parts[2], mask, False, None, False)
     out = jnp.swapaxes(jnp.matmul(weights, wide(attended)).astype(query.dtype), 1, 2)
     out = jnp.matmul(out.reshape(query.shape), weight.T) + bias
     if not need_weights:

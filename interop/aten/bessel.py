@@ -16,6 +16,7 @@ import numpy as np
 from interop.aten.dtypes import cast
 from interop.aten.layers import wide
 from interop.aten.registry import Table
+from interop.aten.slopes import with_slopes
 
 rules = Table()
 
@@ -27,9 +28,11 @@ def _rule(name: str, function: Callable[[jax.Array], jax.Array], constant: bool)
         return function(jax.lax.stop_gradient(x) if constant else x).astype(result.dtype)
 
 
+i0 = with_slopes(special.i0, special.i1)
+
 for _name, _function in {
-    "i0": special.i0,
-    "special_i0": special.i0,
+    "i0": i0,
+    "special_i0": i0,
     "special_i0e": special.i0e,
     "special_i1": special.i1,
     "special_i1e": special.i1e,
@@ -59,7 +62,7 @@ def _far(order: int, x: jax.Array, second: bool) -> jax.Array:
     c, s = jnp.cos(x), jnp.sin(x)
     cosine, sine = (c + s, s - c) if order == 0 else (s - c, -(s + c))
     found = p * sine + q * cosine if second else p * cosine - q * sine
-    return jnp.where(jnp.isinf(x), 0, found / jnp.sqrt(np.pi * x))
+    return found / jnp.sqrt(np.pi * x)
 
 
 def _near(x: jax.Array) -> tuple[Any, Any]:
@@ -190,7 +193,7 @@ def airy(x: jax.Array) -> jax.Array:
     c, s = jnp.cos(zeta), jnp.sin(zeta)
     wave = (p * (c + s) + q * (s - c)) / jnp.sqrt(2 * np.pi * jnp.sqrt(size))
     value = jnp.where(x < -9.5, wave, jnp.where(x > 1.5, decaying, middle))
-    return jnp.where(jnp.isnan(x), x, jnp.where(x == np.inf, 0, value))
+    return jnp.where(jnp.isfinite(x), value, np.nan)
 
 
 for _name, _function in {

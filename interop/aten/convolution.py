@@ -62,7 +62,7 @@ def transposed(
     groups: int = 1,
     dilation: Any = 1,
 ) -> jax.Array:
-    """A convolution of the input spread by the stride, with the kernel flipped within each group."""
+    """A convolution of the input spread by the stride, the kernel flipped within each group."""
     axes = weight.ndim - 2
     stride, dilation = per_axis(stride, axes), per_axis(dilation, axes)
     padding, output_padding = per_axis(padding, axes), per_axis(output_padding, axes)

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from interop.aten.registry import Table
 
@@ -13,7 +14,7 @@ rules = Table()
 @rules("aten.arange.start_step", "aten.arange.start", "aten.arange.default")
 def arange(*bounds: Any, result: Any, **_: Any) -> jax.Array:
     if jnp.issubdtype(result.dtype, jnp.integer):
-        return jnp.arange(*(int(b) for b in bounds), dtype=result.dtype)
+        return jnp.asarray(np.arange(*(int(b) for b in bounds))).astype(result.dtype)
     low, step = (0, 1) if len(bounds) == 1 else (bounds[0], (*bounds, 1)[2])
     return (low + step * jnp.arange(result.shape[0], dtype=result.dtype)).astype(result.dtype)
 
@@ -76,7 +77,8 @@ def scalar(value: Any, *, result: Any, **_: Any) -> jax.Array:
 
 @rules("aten.eye.default", "aten.eye.m")
 def eye(*_: Any, result: Any, **__: Any) -> jax.Array:
-    return jnp.eye(*result.shape, dtype=result.dtype)
+    rows, columns = result.shape
+    return jnp.eye(rows, columns, dtype=result.dtype)
 
 
 @rules("aten.tril_indices.default")

@@ -48,7 +48,7 @@ def lowest(dtype: Any) -> Any:
     """What a maximum starts from."""
     if jnp.issubdtype(dtype, jnp.floating):
         return np.array(-np.inf, dtype)
-    if dtype == bool:
+    if np.dtype(dtype) == np.bool_:
         return np.array(False)
     return np.array(jnp.iinfo(dtype).min, dtype)
 

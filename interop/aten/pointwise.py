@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from interop.aten.dtypes import cast, promote, together
 from interop.aten.registry import Table
+from interop.aten.slopes import Function, with_slopes
 
 rules = Table()
 
@@ -67,8 +68,10 @@ def _floor_divide(x: jax.Array, y: jax.Array) -> jax.Array:
     if jnp.issubdtype(x.dtype, jnp.integer):
         return jnp.floor_divide(x, y)
     # As Python's //: from the remainder, so that it is exact; x / 0 is infinite, not NaN.
-    quotient = jnp.round((x - jnp.remainder(x, y)) / y)
-    return jax.lax.stop_gradient(jnp.where(y == 0, x / y, quotient))
+    x, y = jnp.broadcast_arrays(jax.lax.stop_gradient(x), jax.lax.stop_gradient(y))
+    rest = jax.lax.rem(x, y)
+    quotient = jnp.round((x - rest) / y) - ((rest != 0) & ((y < 0) != (rest < 0)))
+    return jnp.where(y == 0, x / y, quotient).astype(x.dtype)
 
 
 @rules("aten.remainder.Tensor", "aten.remainder.Scalar", "aten.remainder.Scalar_Tensor")
@@ -76,9 +79,12 @@ def remainder(x: Any, y: Any, *, result: Any) -> jax.Array:
     x, y = cast(x, result.dtype), cast(y, result.dtype)
     if jnp.issubdtype(result.dtype, jnp.integer):
         return jnp.remainder(x, y)
-    value = jax.lax.stop_gradient(jnp.remainder(x, y))
-    turns = jax.lax.stop_gradient(jnp.floor(x / y))
-    return _with_slopes(value, (x, jnp.ones_like(value)), (y, -turns))
+    return _remainder(*jnp.broadcast_arrays(x, y))
+
+
+_remainder = with_slopes(
+    jnp.remainder, lambda x, y: jnp.ones_like(x), lambda x, y: -_floor_divide(x, y)
+)
 
 
 @rules("aten.fmod.Tensor", "aten.fmod.Scalar")
@@ -87,22 +93,32 @@ def fmod(x: Any, y: Any, *, result: Any) -> jax.Array:
     return jax.lax.rem(x, y)
 
 
-def _with_slopes(value: jax.Array, *terms: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """``value``, with the given slope for each input."""
-    for x, slope in terms:
-        value = value + slope * (x - jax.lax.stop_gradient(x))
-    return value
-
-
 @rules("aten.pow.Tensor_Scalar", "aten.pow.Tensor_Tensor", "aten.pow.Scalar")
 def power(x: Any, y: Any, *, result: Any) -> jax.Array:
     x = cast(x, result.dtype)
     small = isinstance(y, int | float) and float(y).is_integer() and abs(y) < 64
     if small and not (jnp.issubdtype(result.dtype, jnp.integer) and y < 0):
         return jax.lax.integer_pow(x, int(y))
-    if isinstance(y, float) and y == 0.5:
-        return jnp.sqrt(x)
-    return jnp.power(x, cast(y, result.dtype))
+    if isinstance(y, float) and abs(y) == 0.5:
+        return jnp.sqrt(x) if y > 0 else _inverse_root(x)
+    x, y = jnp.broadcast_arrays(x, cast(y, result.dtype))
+    return _power(x, y) if jnp.issubdtype(result.dtype, jnp.inexact) else jnp.power(x, y)
+
+
+def _by_base(x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.where(y == 0, 0, y * _power(x, jnp.where(y == 0, 1, y - 1)))
+
+
+def _by_exponent(x: jax.Array, y: jax.Array) -> jax.Array:
+    still = (x == 0) & (y.real >= 0)
+    return jnp.where(still, 0, _power(x, y) * jnp.log(jnp.where(still, 1, x)))
+
+
+_power: Function = with_slopes(jnp.power, _by_base, _by_exponent)
+_inverse_root = with_slopes(
+    jax.lax.rsqrt, lambda x: -0.5 * _power(x, jnp.full_like(x, -1.5))
+)
+rsqrt: Function = with_slopes(jax.lax.rsqrt, lambda x: -0.5 * rsqrt(x) ** 3)
 
 
 @rules(
@@ -117,9 +133,7 @@ def absolute(x: Any, *, result: Any) -> jax.Array:
     if jnp.iscomplexobj(x):
         zero = x == 0
         return jnp.where(zero, 0, jnp.abs(jnp.where(zero, 1, x)))
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        return jnp.abs(x)
-    return jnp.where(x < 0, -x, jnp.where(x == 0, jnp.zeros_like(x), x))
+    return _absolute(x) if jnp.issubdtype(x.dtype, jnp.floating) else jnp.abs(x)
 
 
 @rules("aten.sgn.default", "aten.sign.default")
@@ -128,7 +142,10 @@ def sign(x: Any) -> jax.Array:
         zero = x == 0
         safe = jnp.where(zero, 1, x)
         return jnp.where(zero, 0, safe / jnp.abs(safe))
-    return jnp.sign(x)
+    return jnp.where(jnp.isnan(x), 0, jnp.sign(x)).astype(x.dtype)
+
+
+_absolute = with_slopes(jnp.abs, sign)
 
 
 @rules("aten.atan2.default")
@@ -274,7 +291,7 @@ ELEMENTARY: dict[str, Callable[[jax.Array], jax.Array]] = {
     "log2": jnp.log2,
     "log10": jnp.log10,
     "sqrt": jnp.sqrt,
-    "rsqrt": jax.lax.rsqrt,
+    "rsqrt": rsqrt,
     "reciprocal": jnp.reciprocal,
     "square": jnp.square,
     "sin": jnp.sin,

@@ -63,12 +63,12 @@ def _max_pool(
     values, indices = x, _flat_positions(x, axes, index)
     for axis in reversed(range(axes)):
         at = x.ndim - axes + axis
-        how = [size[axis] for size in sizes]
-        windows = _windows(x.shape[at], *how, ceil)
+        k, step, pad, apart = (size[axis] for size in sizes)
+        windows = _windows(x.shape[at], k, step, pad, apart, ceil)
         if windows.shape[1] > UNROLLED:
             values, indices = _gathered_maximum(values, indices, at, windows)
         else:
-            values, indices = _sliced_maximum(values, indices, at, windows, *how)
+            values, indices = _sliced_maximum(values, indices, at, windows, k, step, pad, apart)
     return values, indices
 
 
@@ -102,19 +102,18 @@ def _sliced_maximum(
     pads = [(pad, more, 0) if a == axis else (0, 0, 0) for a in range(values.ndim)]
     padded = jax.lax.pad(values, lowest(values.dtype), pads)
     padded_indices = jax.lax.pad(indices, np.array(0, indices.dtype), pads)
-    largest = where = None
+    inside = np.where(windows >= 0, windows, np.iinfo(np.int64).max).min(axis=1)
+    where = jnp.take(indices, inside, axis)
     for j in range(k):
         span = (j * dilation, j * dilation + (count - 1) * stride + 1, stride, axis)
         candidate = jax.lax.slice_in_dim(padded, *span)
         candidate_index = jax.lax.slice_in_dim(padded_indices, *span)
-        if largest is None:
-            inside = np.where(windows >= 0, windows, np.iinfo(np.int64).max).min(axis=1)
-            largest, where = candidate, jnp.take(indices, inside, axis)
+        if j == 0:
+            largest = candidate
             continue
         larger = (candidate > largest) | (candidate != candidate)
         largest = jnp.where(larger, candidate, largest)
         where = jnp.where(larger, candidate_index, where)
-    assert largest is not None and where is not None
     return largest, where
 
 
@@ -242,7 +241,7 @@ def fractional_max_pool3d(
 def _fractional(
     x: jax.Array, kernel: Any, output_size: Any, samples: jax.Array, index: Any
 ) -> tuple[jax.Array, jax.Array]:
-    """Windows of one length whose distances alternate, from one random number per plane and axis."""
+    """Windows of one length at uneven distances, by one random number per plane and axis."""
     axes = len(output_size)
     kernel = per_axis(kernel, axes)
     y, unbatched = batched(x, axes + 2)

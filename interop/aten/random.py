@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import random as draw
 
 from interop.aten.dtypes import cast
+from interop.aten.layers import needed
 from interop.aten.registry import Table
 
 rules = Table()
@@ -17,15 +18,15 @@ def _scaled(x: jax.Array, keep: jax.Array, p: float) -> jax.Array:
 
 
 @rules("aten.native_dropout.default")
-def native_dropout(x: Any, p: float, train: bool | None, *, key: Any) -> Any:
+def native_dropout(x: Any, p: float, train: bool | None, *, key: Any = None) -> Any:
     if train is False or p == 0:
         return x, jnp.ones(x.shape, bool)
-    keep = draw.bernoulli(key, 1 - p, x.shape)
+    keep = draw.bernoulli(needed(key), 1 - p, x.shape)
     return _scaled(x, keep, p), keep
 
 
 @rules("aten.dropout.default")
-def dropout(x: Any, p: float, train: bool, *, key: Any) -> jax.Array:
+def dropout(x: Any, p: float, train: bool, *, key: Any = None) -> jax.Array:
     return native_dropout(x, p, train, key=key)[0]
 
 
@@ -85,8 +86,10 @@ def normal_like(x: Any, mean: float = 0.0, std: float = 1.0, *, key: Any) -> jax
     "aten.normal.float_float",
 )
 def normal(mean: Any, std: Any = 1.0, *_: Any, result: Any, key: Any, **__: Any) -> jax.Array:
+    """torch takes the numbers drawn to be constant."""
     noise = draw.normal(key, result.shape, result.dtype)
-    return cast(mean, result.dtype) + cast(std, result.dtype) * noise
+    drawn = cast(mean, result.dtype) + cast(std, result.dtype) * noise
+    return jax.lax.stop_gradient(drawn)
 
 
 @rules("aten.exponential.default")

@@ -12,7 +12,7 @@ from interop.aten.registry import Table
 rules = Table()
 
 State = tuple[jax.Array, ...]
-Cell = Callable[[jax.Array, State, Sequence[jax.Array]], State]
+Cell = Callable[[jax.Array, State, Sequence[Any]], State]
 """The next state from the input's share of the gates, the state, and the recurrent parameters."""
 
 
@@ -21,7 +21,7 @@ def _linear(x: jax.Array, weight: jax.Array, bias: Any = None) -> jax.Array:
     return y if bias is None else y + bias
 
 
-def _lstm(gates: jax.Array, state: State, parameters: Sequence[jax.Array]) -> State:
+def _lstm(gates: jax.Array, state: State, parameters: Sequence[Any]) -> State:
     hidden, memory = state
     weight, bias, projection = parameters
     gates = gates + _linear(hidden, weight, bias)
@@ -31,7 +31,7 @@ def _lstm(gates: jax.Array, state: State, parameters: Sequence[jax.Array]) -> St
     return hidden if projection is None else _linear(hidden, projection), memory
 
 
-def _gru(gates: jax.Array, state: State, parameters: Sequence[jax.Array]) -> State:
+def _gru(gates: jax.Array, state: State, parameters: Sequence[Any]) -> State:
     (hidden,) = state
     weight, bias, _ = parameters
     reset, update, new = jnp.split(gates, 3, -1)
@@ -42,7 +42,7 @@ def _gru(gates: jax.Array, state: State, parameters: Sequence[jax.Array]) -> Sta
 
 
 def _simple(activation: Callable[[jax.Array], jax.Array]) -> Cell:
-    def cell(gates: jax.Array, state: State, parameters: Sequence[jax.Array]) -> State:
+    def cell(gates: jax.Array, state: State, parameters: Sequence[Any]) -> State:
         weight, bias, _ = parameters
         return (activation(gates + _linear(state[0], weight, bias)),)
 
@@ -120,6 +120,7 @@ def _padded(
     train: bool,
     bidirectional: bool,
     batch_first: bool,
+    *,
     key: Any,
 ) -> tuple[jax.Array, ...]:
     x = jnp.swapaxes(x, 0, 1) if batch_first else x
@@ -141,6 +142,7 @@ def _packed(
     dropout: float,
     train: bool,
     bidirectional: bool,
+    *,
     key: Any,
 ) -> tuple[jax.Array, ...]:
     """Sequences of falling lengths, their moments one after the other: unpacked, run, packed."""

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as f
 
 from interop import to_jax
-from tests.interop.aten.layer_cases import Case, Wrapped, check, draw
+from tests.interop.aten.layer_cases import Batch, Case, Wrapped, draw
 
 KINKS = torch.tensor([-6, -3, -2, -1, -0.5, -0.0, 0.0, 0.5, 1, 2, 3, 6, 19.9, 20.1, 40, -40])
 FAR = torch.tensor([-1e4, -100, 100.0, 1e4])
@@ -58,9 +58,13 @@ CASES += [
 ]
 
 
+BATCH = Batch(CASES)
+
+
+@pytest.mark.xdist_group("activations")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_agrees_with_torch(case):
-    check(case)
+    BATCH.check(case)
 
 
 @pytest.mark.parametrize(

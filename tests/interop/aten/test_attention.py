@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as f
 
 from interop import to_jax
-from tests.interop.aten.layer_cases import Case, Wrapped, check, draw
+from tests.interop.aten.layer_cases import Batch, Case, Wrapped, draw
 
 Q, K, V = draw(2, 4, 5, 6), draw(2, 4, 7, 6, seed=1), draw(2, 4, 7, 3, seed=2)
 SEEN = draw(2, 1, 5, 7, seed=3) > -0.5
@@ -24,7 +24,9 @@ CASES = [
     Case("added mask", lambda q, k, v, m: attend(q, k, v, m), (Q, K, V, draw(4, 5, 7))),
     Case(
         "added mask of nothing",
-        lambda q, k, v: attend(q, k, v, torch.zeros_like(q[:, :, :, :1]).masked_fill(~SOME, -torch.inf)),
+        lambda q, k, v: attend(
+            q, k, v, torch.zeros_like(q[:, :, :, :1]).masked_fill(~SOME, -torch.inf)
+        ),
         (Q, K, V),
     ),
     Case("flat mask", lambda q, k, v: attend(q, k, v, SEEN[0, 0]), (Q, K, V)),
@@ -39,9 +41,13 @@ CASES = [
 ]
 
 
+BATCH = Batch(CASES)
+
+
+@pytest.mark.xdist_group("attention")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_agrees_with_torch(case):
-    check(case)
+    BATCH.check(case)
 
 
 def test_bfloat16():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as f
 
-from tests.interop.aten.layer_cases import Case, check, draw
+from tests.interop.aten.layer_cases import Batch, Case, draw
 
 X1, X2, X3 = draw(2, 4, 7), draw(2, 4, 6, 5), draw(1, 4, 4, 5, 3)
 FORWARD, BACKWARD = (
@@ -54,9 +54,13 @@ CASES = [
 ]
 
 
+BATCH = Batch(CASES)
+
+
+@pytest.mark.xdist_group("convolution")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_agrees_with_torch(case):
-    check(case)
+    BATCH.check(case)
 
 
 def test_bfloat16_accumulates_wide():

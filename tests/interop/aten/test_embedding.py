@@ -7,11 +7,11 @@ from torch import nn
 from torch.nn import functional as f
 
 from interop import to_jax
-from tests.interop.aten.layer_cases import Case, check, draw
+from tests.interop.aten.layer_cases import Batch, Case, draw
 
 W = draw(6, 3)
 TIED = draw(6, 3).round()
-I = torch.tensor([[1, 4, 4], [0, 5, 1]])
+ROWS = torch.tensor([[1, 4, 4], [0, 5, 1]])
 FLAT, OFFSETS = torch.tensor([1, 4, 4, 0, 5, 1, 2]), torch.tensor([0, 3, 3, 4])
 SAMPLE = draw(7, seed=5)
 
@@ -21,11 +21,11 @@ def _bag(mode, **how):
 
 
 CASES = [
-    Case("plain", lambda w: f.embedding(I, w), (W,)),
-    Case("padding", lambda w: f.embedding(I, w, padding_idx=4), (W,)),
-    Case("padding from the end", lambda w: f.embedding(I, w, padding_idx=-2), (W,)),
-    Case("by frequency", lambda w: f.embedding(I, w, scale_grad_by_freq=True), (W,)),
-    Case("one-hot", lambda w: f.one_hot(I, 6).to(w.dtype) @ w, (W,)),
+    Case("plain", lambda w: f.embedding(ROWS, w), (W,)),
+    Case("padding", lambda w: f.embedding(ROWS, w, padding_idx=4), (W,)),
+    Case("padding from the end", lambda w: f.embedding(ROWS, w, padding_idx=-2), (W,)),
+    Case("by frequency", lambda w: f.embedding(ROWS, w, scale_grad_by_freq=True), (W,)),
+    Case("one-hot", lambda w: f.one_hot(ROWS, 6).to(w.dtype) @ w, (W,)),
     *(Case(f"bag {mode}", _bag(mode), (TIED,)) for mode in ("sum", "mean", "max")),
     *(Case(f"bag padding {m}", _bag(m, padding_idx=4), (TIED,)) for m in ("sum", "mean", "max")),
     Case(
@@ -35,7 +35,7 @@ CASES = [
         ),
         (W,),
     ),
-    Case("bag rows", lambda w: f.embedding_bag(I, w, mode="mean"), (W,)),
+    Case("bag rows", lambda w: f.embedding_bag(ROWS, w, mode="mean"), (W,)),
     Case(
         "bag weights",
         lambda w, s: f.embedding_bag(FLAT, w, OFFSETS, mode="sum", per_sample_weights=s),
@@ -44,9 +44,13 @@ CASES = [
 ]
 
 
+BATCH = Batch(CASES)
+
+
+@pytest.mark.xdist_group("embedding")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_agrees_with_torch(case):
-    check(case)
+    BATCH.check(case)
 
 
 @pytest.mark.parametrize("norm_type", [2.0, 1.0])
@@ -56,11 +60,11 @@ def test_long_rows_are_shortened_and_their_gradient_is_not(kind, norm_type):
     net = to_jax(module)
 
     def total(params):
-        found = net(params, jnp.asarray(I.numpy(), jnp.int32))
+        found = net(params, jnp.asarray(ROWS.numpy(), jnp.int32))
         return jnp.sum(found * jnp.arange(found.size).reshape(found.shape)), found
 
     slopes, found = jax.grad(total, has_aux=True)(net.params)
-    expected = module(I)
+    expected = module(ROWS)
     (expected * torch.arange(expected.numel()).view(expected.shape)).sum().backward()
     np.testing.assert_allclose(found, expected.detach(), rtol=1e-5)
     np.testing.assert_allclose(slopes["weight"], module.weight.grad, rtol=1e-5)
@@ -69,6 +73,6 @@ def test_long_rows_are_shortened_and_their_gradient_is_not(kind, norm_type):
 def test_sparse_gradients_are_dense():
     module = nn.Embedding(6, 3, sparse=True)
     net = to_jax(module)
-    slope = jax.grad(lambda p: net(p, jnp.asarray(I.numpy(), jnp.int32)).sum())(net.params)
-    module(I).sum().backward()
+    slope = jax.grad(lambda p: net(p, jnp.asarray(ROWS.numpy(), jnp.int32)).sum())(net.params)
+    module(ROWS).sum().backward()
     np.testing.assert_allclose(slope["weight"], module.weight.grad.to_dense(), rtol=1e-6)

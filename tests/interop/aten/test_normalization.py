@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as f
 
 from interop import to_jax
-from tests.interop.aten.layer_cases import Case, check, draw
+from tests.interop.aten.layer_cases import Batch, Case, draw
 
 X, X4 = draw(4, 6, 5), draw(2, 6, 3, 4)
 W, B, M, V = draw(6), draw(6, seed=1), draw(6, seed=2).detach(), draw(6, seed=3).exp()
@@ -41,9 +41,13 @@ CASES = [
 ]
 
 
+BATCH = Batch(CASES)
+
+
+@pytest.mark.xdist_group("normalization")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_agrees_with_torch(case):
-    check(case)
+    BATCH.check(case)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,11 @@ import pytest
 import torch
 from torch.nn import functional as f
 
-from tests.interop.aten.layer_cases import Case, check, draw, integers
+from tests.interop.aten.layer_cases import Batch, Case, draw, integers
 
 X1, X2, X3 = draw(2, 3, 11), draw(2, 3, 9, 8), draw(1, 2, 5, 6, 7)
 TIED = integers(0, 3, 2, 3, 9, 8).float()
 TIED3 = integers(0, 2, 1, 2, 5, 6, 7).float()
-
 
 
 def _unpooled(x):
@@ -64,9 +63,13 @@ CASES = [
 ]
 
 
+BATCH = Batch(CASES)
+
+
+@pytest.mark.xdist_group("pooling")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_agrees_with_torch(case):
-    check(case)
+    BATCH.check(case)
 
 
 def test_fractional_pooling_draws_its_windows_from_the_key():
