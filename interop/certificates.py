@@ -162,9 +162,7 @@ def certify(left: Any, right: Any) -> Certificate:
     for name in (n for n in ours if n in theirs):
         differences += _differences(ours[name], theirs[name])
     if differences:
-        raise ValueError(
-            f"the two sides differ ({len(differences)}): " + "; ".join(differences)
-        )
+        raise ValueError(f"the two sides differ ({len(differences)}): " + "; ".join(differences))
     return own
 
 

@@ -162,6 +162,7 @@ def lower_graph(module: Any, types: Types) -> Program:
                 continue
             result = _result(node, types, source)
             _refuse_overflow(node, name, types, source)
+            _refuse_strides(node, name, source)
             kwargs = {
                 k: argument(v)
                 for k, v in node.kwargs.items()
@@ -202,6 +203,17 @@ def _result(node: Any, types: Types, source: str) -> Any:
         return None
 
     return of(node.meta.get("val"))
+
+
+def _refuse_strides(node: Any, name: str, source: str) -> None:
+    """Arrays have no strides: as_strided means the same only for what is contiguous in torch."""
+    if not name.startswith("aten.as_strided"):
+        return
+    value = node.args[0].meta.get("val")
+    if isinstance(value, torch.Tensor) and (value.storage_offset() or not value.is_contiguous()):
+        raise ConversionError(
+            f"{name} of a tensor that is a view into another: call contiguous() first ({source})"
+        )
 
 
 def _refuse_overflow(node: Any, name: str, types: Types, source: str) -> None:

@@ -8,6 +8,7 @@ from interop.aten import (
     comparison,
     control,
     convolution,
+    counting,
     creation,
     decompositions,
     embedding,
@@ -27,8 +28,10 @@ from interop.aten import (
     recurrent,
     reductions,
     sampling,
+    scattering,
     shapes,
     special,
+    spectra,
 )
 from interop.aten.registry import Rules, merge
 
@@ -42,6 +45,7 @@ RULES: Rules = merge(
         comparison,
         control,
         convolution,
+        counting,
         creation,
         decompositions,
         embedding,
@@ -61,8 +65,10 @@ RULES: Rules = merge(
         recurrent,
         reductions,
         sampling,
+        scattering,
         shapes,
         special,
+        spectra,
     )
 )
 """Every rule by operation name."""

@@ -16,14 +16,14 @@ rules = Table()
 
 @rules("aten.relu.default")
 def relu(x: jax.Array) -> jax.Array:
-    return jax.nn.relu(x)
+    return jnp.where(x <= 0, jnp.zeros((), x.dtype), x)
 
 
 @rules("aten.hardtanh.default")
 def hardtanh(x: jax.Array, low: float = -1, high: float = 1) -> jax.Array:
     """No gradient at a bound."""
     fixed = jax.lax.stop_gradient(jnp.clip(x, cast(low, x.dtype), cast(high, x.dtype)))
-    return jnp.where((x > low) & (x < high), x, fixed)
+    return jnp.where((x <= low) | (x >= high), fixed, x)
 
 
 @rules("aten.relu6.default")

@@ -5,6 +5,7 @@ rounding by the trapezoidal rule; that and the large-argument expansions are all
 torch has gradients of the first three alone; what it takes to be constant is so here.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -136,7 +137,7 @@ def _integral(x: jax.Array, factor: Callable[[Any, Any], Any]) -> jax.Array:
     total: Any = 0.0
     for k in range(26):
         s = jnp.full_like(x, k * step)
-        weight = step * np.exp(-((k * step) ** 2)) * (0.5 if k == 0 else 1)
+        weight = step * math.exp(-((k * step) ** 2)) * (0.5 if k == 0 else 1)
         total = total + weight * factor(s, x) / jnp.sqrt(1 + s * s / (2 * x))
     return total * jnp.sqrt(2 / x)
 

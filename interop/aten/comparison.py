@@ -106,6 +106,8 @@ def clamp(x: Any, low: Any = None, high: Any = None, *, result: Any) -> jax.Arra
     inside = x
     if low is not None:
         low = cast(low, result.dtype)
+        if high is not None:  # where the bounds are equal, neither has a gradient
+            low = jnp.where(low == cast(high, result.dtype), jax.lax.stop_gradient(low), low)
         x = jnp.where((inside < low) | jnp.isnan(low), low, x)
     if high is not None:
         high = cast(high, result.dtype)
@@ -133,4 +135,5 @@ def all_equal(x: Any, y: Any) -> jax.Array:
 def isclose(
     x: Any, y: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
 ) -> jax.Array:
-    return jnp.isclose(*together(x, y), rtol=rtol, atol=atol, equal_nan=equal_nan)
+    x, y = together(x, y)
+    return jnp.isclose(x, y, rtol=rtol, atol=atol, equal_nan=equal_nan)

@@ -6,17 +6,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from interop.aten.layers import refuse
 from interop.aten.registry import Table
 
 rules = Table()
 
 
+def static(result: Any) -> tuple[int, ...]:
+    """The shape, if torch knows it."""
+    refuse(None in result.shape, "its shape depends on the values: a compiled function cannot")
+    return result.shape
+
+
+@rules("aten._local_scalar_dense.default")
+def item(x: Any) -> jax.Array:
+    """A number of Python in torch; here an array without axes, so that it can be traced."""
+    return jnp.reshape(x, ())
+
+
 @rules("aten.arange.start_step", "aten.arange.start", "aten.arange.default")
 def arange(*bounds: Any, result: Any, **_: Any) -> jax.Array:
-    if jnp.issubdtype(result.dtype, jnp.integer):
-        return jnp.asarray(np.arange(*(int(b) for b in bounds))).astype(result.dtype)
+    """Computed in the widest numbers, as in torch."""
+    (count,) = static(result)
     low, step = (0, 1) if len(bounds) == 1 else (bounds[0], (*bounds, 1)[2])
-    return (low + step * jnp.arange(result.shape[0], dtype=result.dtype)).astype(result.dtype)
+    places = np.arange(count)
+    return jnp.asarray(low + step * places).astype(result.dtype)
 
 
 @rules("aten.linspace.default")
@@ -39,9 +53,7 @@ def logspace(
 @rules("aten.full.default", "aten.full_like.default", "aten.new_full.default")
 def full(_: Any, *positional: Any, result: Any, **named: Any) -> jax.Array:
     value = named["fill_value"] if "fill_value" in named else positional[-1]
-    if not positional and "fill_value" not in named:
-        raise TypeError("full: no fill value")
-    return jnp.broadcast_to(jnp.asarray(value).astype(result.dtype), result.shape)
+    return jnp.broadcast_to(jnp.asarray(value).astype(result.dtype), static(result))
 
 
 @rules("aten.fill.Scalar", "aten.fill.Tensor")
@@ -62,12 +74,12 @@ def fill(_: Any, value: Any, *, result: Any) -> jax.Array:
 )
 def zeros(*_: Any, result: Any, **__: Any) -> jax.Array:
     """What torch leaves uninitialised is zero here."""
-    return jnp.zeros(result.shape, result.dtype)
+    return jnp.zeros(static(result), result.dtype)
 
 
 @rules("aten.ones.default", "aten.ones_like.default", "aten.new_ones.default")
 def ones(*_: Any, result: Any, **__: Any) -> jax.Array:
-    return jnp.ones(result.shape, result.dtype)
+    return jnp.ones(static(result), result.dtype)
 
 
 @rules("aten.scalar_tensor.default")

@@ -1,257 +1,196 @@
-"""Reading and writing by indices: gather, scatter, index_put, masks.
+"""Reading and writing by indices and masks: gather, index_put, index_add and the like.
 
 torch raises where an index is out of range; a compiled program cannot, so a read there gives NaN
-(for integers, the smallest number) and a write is dropped: never another entry's value.
+(of integers, the smallest number) and a write is dropped: never another entry's value. A write of
+as many values as a mask selects trusts that they are as many.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from interop.aten.dtypes import cast
 from interop.aten.registry import Table
+from interop.aten.shapes import axis
 from interop.errors import ConversionError
 
 rules = Table()
 
 
-def _wrapped(index: jax.Array, size: int) -> jax.Array:
-    """Negative indices count from the end."""
-    return jnp.where(index < 0, index + size, index)
-
-
-def _along(x: jax.Array, dim: int, index: jax.Array) -> tuple[Any, ...]:
+def along(x: jax.Array, dim: int, index: jax.Array) -> tuple[Any, ...]:
     """The full index of ``index``'s entries along ``dim``."""
-    grid = list(jnp.indices(index.shape, sparse=True))
-    grid[dim] = _wrapped(index, x.shape[dim])
+    grid: list[Any] = list(jnp.indices(index.shape, sparse=True))
+    grid[dim] = index
     return tuple(grid)
 
 
 @rules("aten.gather.default")
-def gather(x: Any, dim: int, index: Any, *, sparse_grad: bool = False) -> jax.Array:
-    if not x.ndim:
-        return jnp.broadcast_to(x, index.shape)
-    if not index.ndim:
-        return gather(x, dim, index[None])[0]
-    dim %= x.ndim
-    return x.at[_along(x, dim, index)].get(mode="fill")
+def gather(x: jax.Array, dim: int, index: jax.Array, **_: Any) -> jax.Array:
+    if x.ndim == 0 or index.ndim == 0:
+        found = gather(jnp.atleast_1d(x), 0, jnp.atleast_1d(index))
+        return jnp.reshape(found, index.shape)
+    if index.size == 0:
+        return jnp.zeros(index.shape, x.dtype)
+    return x.at[along(x, axis(dim, x.ndim), index)].get(mode="fill")
 
 
 @rules("aten.index_select.default")
-def index_select(x: Any, dim: int, index: Any) -> jax.Array:
-    if not x.ndim:
-        return x
-    found = jnp.take(x, jnp.atleast_1d(index), axis=dim, mode="fill")
-    return found
+def index_select(x: jax.Array, dim: int, index: jax.Array) -> jax.Array:
+    if x.ndim == 0:
+        return jnp.reshape(x.reshape(1).at[index].get(mode="fill"), ())
+    return _rows(x, dim, index).get(mode="fill")
 
 
 @rules("aten.take.default")
-def take(x: Any, index: Any) -> jax.Array:
-    return jnp.ravel(x).at[_wrapped(index, x.size)].get(mode="fill")
+def take(x: jax.Array, index: jax.Array) -> jax.Array:
+    return jnp.ravel(x).at[index].get(mode="fill")
 
 
-def _expanded(x: jax.Array, indices: Any) -> tuple[Any, ...]:
-    """torch's list of indices as numpy's tuple: None is a whole axis; masks must be known."""
+@rules("aten.put.default")
+def put(x: jax.Array, index: Any, source: jax.Array, accumulate: bool = False) -> jax.Array:
+    at = jnp.ravel(x).at[jnp.ravel(index)]
+    return jnp.reshape(_written(at, jnp.ravel(source), accumulate), x.shape)
+
+
+def _written(at: Any, values: jax.Array, accumulate: bool) -> jax.Array:
+    return at.add(values, mode="drop") if accumulate else at.set(values, mode="drop")
+
+
+# ---- index and index_put ------------------------------------------------------------------------
+
+
+def _is_mask(index: Any) -> bool:
+    return index is not None and index.dtype in (np.bool_, np.uint8)
+
+
+def _full(indices: Sequence[Any]) -> tuple[Any, ...]:
+    """torch's list of indices as numpy's tuple: None is a whole axis; a mask must be constant."""
     full: list[Any] = []
-    axis = 0
     for index in indices:
         if index is None:
             full.append(slice(None))
-            axis += 1
-        elif index.dtype == bool:
-            if isinstance(index, jax.core.Tracer):
-                raise ConversionError(
-                    "a boolean mask decides the result's shape; use torch.where, or multiply by it"
-                )
-            places = jnp.nonzero(index)
-            full += list(places) if index.ndim else [jnp.atleast_1d(index)]
-            axis += index.ndim
+        elif not _is_mask(index):
+            full.append(index)
+        elif isinstance(index, jax.core.Tracer):
+            raise ConversionError(
+                "the number of entries that a mask selects depends on values: use torch.where, or "
+                "multiply by the mask"
+            )
         else:
-            full.append(_wrapped(index, x.shape[axis]))
-            axis += 1
+            mask = np.asarray(index).astype(bool)
+            full.extend(np.nonzero(mask) if mask.ndim else [np.flatnonzero(mask)])
+            if not mask.ndim:
+                raise ConversionError("a mask without axes as an index is not covered")
     return tuple(full)
 
 
 @rules("aten.index.Tensor", "aten._unsafe_index.Tensor")
-def index(x: Any, indices: Any) -> jax.Array:
-    return x.at[_expanded(x, indices)].get(mode="fill")
+def index(x: jax.Array, indices: Sequence[Any]) -> jax.Array:
+    return x.at[_full(indices)].get(mode="fill")
 
 
 @rules("aten.index_put.default", "aten._unsafe_index_put.default")
-def index_put(x: Any, indices: Any, values: Any, accumulate: bool = False) -> jax.Array:
-    mask = _only_mask(indices)
-    if mask is not None and not accumulate and values.size == 1:
-        wide = mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
-        return jnp.where(wide, values.reshape(()).astype(x.dtype), x)
-    at = x.at[_expanded(x, indices)]
-    return at.add(values, mode="drop") if accumulate else at.set(values, mode="drop")
+def index_put(
+    x: jax.Array, indices: Sequence[Any], values: Any, accumulate: bool = False
+) -> jax.Array:
+    values = cast(values, x.dtype)
+    given = [(i, index) for i, index in enumerate(indices) if index is not None]
+    if len(given) == 1 and _is_mask(given[0][1]):
+        return _put_where(x, *given[0], values, accumulate)
+    return _written(x.at[_full(indices)], values, accumulate)
 
 
-def _only_mask(indices: Any) -> Any:
-    """The mask, if a leading one is all there is: then no shape depends on it."""
-    given = [i for i in indices if i is not None]
-    return (
-        given[0] if len(given) == 1 and indices[0] is given[0] and given[0].dtype == bool else None
-    )
+def _put_where(
+    x: jax.Array, first: int, mask: jax.Array, values: jax.Array, accumulate: bool
+) -> jax.Array:
+    """Writes where ``mask``, which stands for the axes from ``first`` on, without its count."""
+    rest = x.ndim - first - mask.ndim
+    if values.ndim > rest:
+        at = values.ndim - rest - 1  # the axis of the selected
+        if values.shape[at] == 1:
+            places: Any = jnp.zeros(mask.shape, int)
+        else:
+            places = jnp.reshape(jnp.cumsum(jnp.ravel(mask != 0)) - 1, mask.shape)
+        values = values.at[(slice(None),) * at + (places,)].get(mode="fill")
+    chosen = jnp.reshape(mask != 0, mask.shape + (1,) * rest)
+    return jnp.where(chosen, x + values if accumulate else values, x)
+
+
+# ---- along one axis -----------------------------------------------------------------------------
+
+
+def _rows(x: jax.Array, dim: int, index: jax.Array) -> Any:
+    """The place of whole slices along ``dim``."""
+    return x.at[(slice(None),) * axis(dim, x.ndim) + (jnp.atleast_1d(index),)]
 
 
 @rules("aten.index_add.default")
-def index_add(x: Any, dim: int, index: Any, source: Any, *, alpha: Any = 1) -> jax.Array:
-    if not x.ndim:
-        return x + cast(alpha, x.dtype) * source.reshape(())
-    return _rows(x, dim, index).add(cast(alpha, x.dtype) * source, mode="drop")
+def index_add(
+    x: jax.Array, dim: int, index: jax.Array, source: Any, *, alpha: Any = 1
+) -> jax.Array:
+    source = source if alpha == 1 else cast(alpha, x.dtype) * source
+    if x.ndim == 0:
+        return jnp.reshape(_rows(x[None], 0, index).add(jnp.ravel(source), mode="drop"), ())
+    return _rows(x, dim, index).add(source, mode="drop")
 
 
 @rules("aten.index_copy.default")
-def index_copy(x: Any, dim: int, index: Any, source: Any) -> jax.Array:
-    if not x.ndim:
-        return source.reshape(())
+def index_copy(x: jax.Array, dim: int, index: jax.Array, source: jax.Array) -> jax.Array:
+    if x.ndim == 0:
+        return jnp.reshape(_rows(x[None], 0, index).set(jnp.ravel(source), mode="drop"), ())
+    if source.ndim == 0:
+        source = source[None]
     return _rows(x, dim, index).set(source, mode="drop")
 
 
 @rules("aten.index_fill.int_Scalar", "aten.index_fill.int_Tensor")
-def index_fill(x: Any, dim: int, index: Any, value: Any) -> jax.Array:
-    if not x.ndim:
-        return jnp.asarray(value).astype(x.dtype)
-    return _rows(x, dim, index).set(jnp.asarray(value).astype(x.dtype), mode="drop")
-
-
-@rules("aten.index_reduce.default")
-def index_reduce(
-    x: Any, dim: int, index: Any, source: Any, reduce: str, *, include_self: bool = True
-) -> jax.Array:
-    dim %= x.ndim
-    shape = [1] * x.ndim
-    shape[dim] = index.shape[0]
-    spread = jnp.broadcast_to(index.reshape(shape), source.shape)
-    return scatter_reduce(x, dim, spread, source, reduce, include_self=include_self)
-
-
-def _rows(x: jax.Array, dim: int, index: jax.Array) -> Any:
-    dim %= x.ndim
-    return x.at[(slice(None),) * dim + (_wrapped(jnp.atleast_1d(index), x.shape[dim]),)]
-
-
-@rules("aten.put.default")
-def put(x: Any, index: Any, source: Any, accumulate: bool = False) -> jax.Array:
-    at = jnp.ravel(x).at[_wrapped(jnp.ravel(index), x.size)]
-    values = jnp.ravel(source)
-    flat = at.add(values, mode="drop") if accumulate else at.set(values, mode="drop")
-    return flat.reshape(x.shape)
-
-
-# ---- scatter ------------------------------------------------------------------------------------
-
-
-def _scattered(x: jax.Array, dim: int, index: jax.Array, source: Any) -> tuple[Any, Any]:
-    """The place to write at, and what."""
-    if jnp.ndim(source):
-        source = source[tuple(slice(0, n) for n in index.shape)]
-    return x.at[_along(x, dim % x.ndim, index)], source
-
-
-@rules("aten.scatter.src", "aten.scatter.value")
-def scatter(x: Any, dim: int, index: Any, source: Any) -> jax.Array:
-    if not x.ndim:
-        return jnp.asarray(source).astype(x.dtype).reshape(()) if index.size else x
-    at, source = _scattered(x, dim, index, source)
-    return at.set(jnp.asarray(source).astype(x.dtype), mode="drop")
-
-
-@rules("aten.scatter_add.default")
-def scatter_add(x: Any, dim: int, index: Any, source: Any) -> jax.Array:
-    if not x.ndim:
-        return x + jnp.sum(source)
-    at, source = _scattered(x, dim, index, source)
-    return at.add(source, mode="drop")
-
-
-@rules("aten.scatter.reduce", "aten.scatter.value_reduce")
-def scatter_with(x: Any, dim: int, index: Any, source: Any, *, reduce: str) -> jax.Array:
-    name = {"add": "sum", "multiply": "prod"}[reduce]
-    source = jnp.broadcast_to(jnp.asarray(source).astype(x.dtype), jnp.shape(source) or index.shape)
-    return scatter_reduce(x, dim, index, source, name)
-
-
-@rules("aten.scatter_reduce.two")
-def scatter_reduce(
-    x: Any, dim: int, index: Any, source: Any, reduce: str, *, include_self: bool = True
-) -> jax.Array:
-    if not x.ndim:
-        found = scatter_reduce(
-            x[None],
-            0,
-            jnp.atleast_1d(index),
-            jnp.atleast_1d(source),
-            reduce,
-            include_self=include_self,
-        )
-        return found[0]
-    dim %= x.ndim
-    _, source = _scattered(x, dim, index, source)
-    where = _along(x, dim, index)
-    touched = jnp.zeros(x.shape, bool).at[where].set(True, mode="drop")
-    count = jnp.zeros(x.shape, x.dtype).at[where].add(1, mode="drop")
-    if reduce in ("sum", "mean"):
-        base = x if include_self else jnp.where(touched, 0, x)
-        summed = base.at[where].add(source, mode="drop")
-        if reduce == "sum":
-            return summed
-        count = jnp.maximum(count + (1 if include_self else 0), 1)
-        if jnp.issubdtype(x.dtype, jnp.integer):
-            return jnp.floor_divide(summed, jnp.where(touched, count, 1))
-        return summed / jnp.where(touched, count, 1)
-    if reduce == "prod":
-        base = x if include_self else jnp.where(touched, 1, x)
-        return base.at[where].multiply(source, mode="drop")
-    return _extreme(x, where, source, reduce == "amax", include_self, touched)
-
-
-def _extreme(
-    x: jax.Array, where: Any, source: Any, largest: bool, include_self: bool, touched: jax.Array
-) -> jax.Array:
-    """Ties share the gradient, as in torch."""
-    if jnp.issubdtype(x.dtype, jnp.floating):
-        worst: Any = -jnp.inf if largest else jnp.inf
-    else:
-        info = jnp.iinfo(x.dtype)
-        worst = info.min if largest else info.max
-    base = x if include_self else jnp.where(touched, jnp.asarray(worst, x.dtype), x)
-    held, values = jax.lax.stop_gradient(base), jax.lax.stop_gradient(source)
-    at = held.at[where]
-    best = at.max(values, mode="drop") if largest else at.min(values, mode="drop")
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        return best
-    own = (held == best).astype(x.dtype)
-    theirs = (values == best.at[where].get(mode="fill")).astype(x.dtype)
-    ties = jnp.maximum(own.at[where].add(theirs, mode="drop"), 1)
-    moved = own * (base - held)
-    if not include_self:
-        moved = jnp.where(touched, 0, moved)
-    gap = theirs * (source - values)
-    return best + moved.at[where].add(gap, mode="drop") / ties
+def index_fill(x: jax.Array, dim: int, index: jax.Array, value: Any) -> jax.Array:
+    value = cast(value, x.dtype)
+    if x.ndim == 0:
+        return jnp.reshape(_rows(x[None], 0, index).set(value, mode="drop"), ())
+    return _rows(x, dim, index).set(value, mode="drop")
 
 
 # ---- masks --------------------------------------------------------------------------------------
 
 
 @rules("aten.masked_fill.Scalar", "aten.masked_fill.Tensor")
-def masked_fill(x: Any, mask: Any, value: Any, *, result: Any) -> jax.Array:
+def masked_fill(x: jax.Array, mask: jax.Array, value: Any, *, result: Any) -> jax.Array:
     return jnp.where(mask, cast(value, result.dtype), cast(x, result.dtype))
 
 
 @rules("aten.masked_scatter.default")
-def masked_scatter(x: Any, mask: Any, source: Any) -> jax.Array:
+def masked_scatter(x: jax.Array, mask: jax.Array, source: jax.Array) -> jax.Array:
     x, mask = jnp.broadcast_arrays(x, mask)
-    place = jnp.cumsum(jnp.ravel(mask)) - 1
-    values = jnp.ravel(source)[jnp.clip(place, 0, source.size - 1)].reshape(x.shape)
-    return jnp.where(mask, values, x)
+    places = jnp.cumsum(jnp.ravel(mask)) - 1
+    values = jnp.ravel(source).at[places].get(mode="fill") if source.size else jnp.ravel(x)
+    return jnp.where(mask, jnp.reshape(values, x.shape), x)
 
 
-@rules("aten.masked_select.default", "aten.nonzero.default", "aten.nonzero_numpy.default")
-def data_dependent(*_: Any) -> jax.Array:
-    raise ConversionError("the result's shape depends on the values; use torch.where or a mask")
+@rules("aten.nonzero_static.default")
+def nonzero_static(x: jax.Array, *, size: int, fill_value: int = -1, result: Any) -> jax.Array:
+    if x.ndim == 0:
+        return jnp.zeros(result.shape, result.dtype)
+    found = jnp.nonzero(x, size=size, fill_value=fill_value)
+    return jnp.stack(found, -1).astype(result.dtype)
+
+
+@rules(
+    "aten.masked_select.default",
+    "aten.nonzero.default",
+    "aten.nonzero_numpy.default",
+    "aten.argwhere.default",
+    "aten._unique2.default",
+    "aten.unique_dim.default",
+    "aten.unique_consecutive.default",
+)
+def depends_on_values(*_: Any, **__: Any) -> jax.Array:
+    raise ConversionError(
+        "the result's shape depends on values: use torch.where, or torch.nonzero_static"
+    )
 
 
 @rules("aten.isin.Tensor_Tensor", "aten.isin.Tensor_Scalar", "aten.isin.Scalar_Tensor")

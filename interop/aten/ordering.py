@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from interop.aten.dtypes import together
 from interop.aten.reductions import at_least_one_axis, pick
 from interop.aten.registry import Table
-from interop.errors import ConversionError
+from interop.aten.slopes import Function
 
 rules = Table()
 
@@ -92,7 +92,22 @@ def nanmedian_along(x: Any, dim: int, keepdim: bool = False, *, result: Any) -> 
     return _at_rank(x, jnp.maximum(count - 1, 0) // 2, dim, keepdim, result)
 
 
+def _of_all(function: Function) -> Function:
+    """A rank of all entries; all that equal it share the gradient."""
+    found = jax.custom_jvp(function)
+
+    def forward(primals: Any, tangents: Any) -> Any:
+        value = found(*primals)
+        same = (primals[0] == value) | (jnp.isnan(primals[0]) & jnp.isnan(value))
+        total = jnp.sum(jnp.where(same, tangents[0], 0))
+        return value, (total / jnp.sum(same)).astype(value.dtype)
+
+    found.defjvp(forward)
+    return lambda x: found(x) if jnp.issubdtype(x.dtype, jnp.floating) else function(x)
+
+
 @rules("aten.median.default")
+@_of_all
 def median(x: Any) -> jax.Array:
     flat = jnp.ravel(x)
     order = _ranks(flat, 0, False)
@@ -101,6 +116,7 @@ def median(x: Any) -> jax.Array:
 
 
 @rules("aten.nanmedian.default")
+@_of_all
 def nanmedian(x: Any) -> jax.Array:
     flat = jnp.ravel(x)
     count = (~jnp.isnan(flat)).sum()
@@ -152,23 +168,3 @@ def bucketize(
     edges, values = together(edges, values)
     side = "right" if right else "left"
     return jnp.searchsorted(edges, values, side=side).astype(result.dtype)
-
-
-@rules("aten.histc.default")
-def histc(x: Any, bins: int = 100, low: Any = 0, high: Any = 0) -> jax.Array:
-    """Counts in equal bins, the last one closed; equal bounds mean those of the data."""
-    x = jax.lax.stop_gradient(jnp.ravel(x))
-    if low == high:
-        low, high = (jnp.min(x), jnp.max(x)) if x.size else (0.0, 1.0)
-        same = low == high
-        low, high = jnp.where(same, low - 1, low), jnp.where(same, high + 1, high)
-    place = jnp.floor((x - low) * bins / (high - low)).astype(jnp.int32)
-    place = jnp.where(x == high, bins - 1, place)
-    inside = (x >= low) & (x <= high)
-    place = jnp.clip(place, 0, bins - 1)
-    return jnp.zeros(bins, x.dtype).at[place].add(inside.astype(x.dtype))
-
-
-@rules("aten.bincount.default")
-def bincount(x: Any, *_: Any) -> jax.Array:
-    raise ConversionError("its length depends on the values: count with scatter_add, or histc")

@@ -115,9 +115,7 @@ def _by_exponent(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 _power: Function = with_slopes(jnp.power, _by_base, _by_exponent)
-_inverse_root = with_slopes(
-    jax.lax.rsqrt, lambda x: -0.5 * _power(x, jnp.full_like(x, -1.5))
-)
+_inverse_root = with_slopes(jax.lax.rsqrt, lambda x: -0.5 * _power(x, jnp.full_like(x, -1.5)))
 rsqrt: Function = with_slopes(jax.lax.rsqrt, lambda x: -0.5 * rsqrt(x) ** 3)
 
 
@@ -194,9 +192,14 @@ def heaviside(x: Any, at_zero: Any) -> jax.Array:
     return jax.lax.stop_gradient(jnp.heaviside(*together(x, at_zero)).astype(promote(x, at_zero)))
 
 
+_nextafter = with_slopes(
+    jnp.nextafter, lambda x, y: (x != y).astype(x.dtype), lambda x, y: jnp.zeros_like(y)
+)
+
+
 @rules("aten.nextafter.default")
 def nextafter(x: Any, y: Any) -> jax.Array:
-    return jnp.nextafter(*together(x, y))
+    return _nextafter(*jnp.broadcast_arrays(*together(x, y)))
 
 
 @rules("aten.ldexp.Tensor")

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from interop.aten.activations import relu
 from interop.aten.layers import needed
 from interop.aten.registry import Table
 
@@ -218,4 +219,4 @@ def _register(name: str, cell: Cell) -> None:
 
 _register("gru", _gru)
 _register("rnn_tanh", _simple(jnp.tanh))
-_register("rnn_relu", _simple(jax.nn.relu))
+_register("rnn_relu", _simple(relu))

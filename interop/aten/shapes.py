@@ -61,11 +61,14 @@ def reinterpret(x: jax.Array, dtype: Any, *, result: Any) -> jax.Array:
     if any(complexes) and not all(complexes):
         raise ConversionError("a view of complex numbers as others: use view_as_real")
     old, new = np.dtype(x.dtype).itemsize, np.dtype(dtype).itemsize
-    if old == new or x.ndim == 0:
-        return jax.lax.bitcast_convert_type(x, dtype)
+    if old < new:
+        x = jnp.reshape(x, (*x.shape[:-1], -1, new // old))
+    found = jax.lax.bitcast_convert_type(x, dtype)
     if old > new:
-        return jnp.reshape(jax.lax.bitcast_convert_type(x, dtype), (*x.shape[:-1], -1))
-    return jax.lax.bitcast_convert_type(jnp.reshape(x, (*x.shape[:-1], -1, new // old)), dtype)
+        found = jnp.reshape(found, (*x.shape[:-1], -1))
+    if found.shape != result.shape:
+        raise ConversionError("64-bit integers are held in 32 bits: set jax_enable_x64")
+    return found
 
 
 @rules("aten.permute.default", "aten.permute_copy.default")
@@ -305,7 +308,8 @@ def roll(x: jax.Array, shifts: Any, dims: Any = ()) -> jax.Array:
 
 @rules("aten.rot90.default")
 def rotate(x: jax.Array, k: int = 1, dims: Sequence[int] = (0, 1)) -> jax.Array:
-    return jnp.rot90(x, k, axes(dims, x.ndim))
+    one, other = axes(dims, x.ndim)
+    return jnp.rot90(x, k, (one, other))
 
 
 @rules("aten.repeat.default", "aten.tile.default")

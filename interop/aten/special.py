@@ -63,7 +63,7 @@ def _polygamma(n: int, x: jax.Array) -> jax.Array:
     t = jnp.cos(angle) / jnp.sin(angle)
     total = jnp.zeros_like(x)
     for coefficient in reversed(cotangent.coef):
-        total = total * t + coefficient
+        total = total * t + float(coefficient)
     reflected = (-1) ** n * value - np.pi * total
     value = jnp.where(low, jnp.where(whole, scale * np.inf, reflected), value)
     return value.astype(x.dtype)
@@ -123,7 +123,7 @@ def zeta_rule(s: Any, q: Any, *, result: Any) -> jax.Array:
 @rules("aten.mvlgamma.default", "aten.special_multigammaln.default")
 def multivariate_log_gamma(x: Any, p: int, *, result: Any) -> jax.Array:
     x = cast(x, result.dtype)
-    constant = p * (p - 1) / 4 * np.log(np.pi)
+    constant = p * (p - 1) / 4 * math.log(np.pi)
     return sum((log_gamma(x - i / 2) for i in range(p)), jnp.zeros_like(x)) + constant
 
 
@@ -152,33 +152,35 @@ def _scaled_erfc(x: jax.Array) -> jax.Array:
     y = jnp.maximum(x, 3)
     total = 0.5 / y
     for k in range(1, 14):
-        total = total + np.exp(-((k * step) ** 2)) / (y + (k * step) ** 2 / y)
+        total = total + math.exp(-((k * step) ** 2)) / (y + (k * step) ** 2 / y)
     return jnp.where(x < 3, near, total * (2 * step / np.pi))
 
 
-erfcx: Function = with_slopes(_scaled_erfc, lambda x: 2 * x * erfcx(x) - 2 / np.sqrt(np.pi))
+erfcx: Function = with_slopes(_scaled_erfc, lambda x: 2 * x * erfcx(x) - 2 / math.sqrt(np.pi))
 function_of("special_erfcx")(erfcx)
-ndtri: Function = with_slopes(special.ndtri, lambda p: np.sqrt(2 * np.pi) * jnp.exp(ndtri(p) ** 2 / 2))
+ndtri: Function = with_slopes(
+    special.ndtri, lambda p: math.sqrt(2 * np.pi) * jnp.exp(ndtri(p) ** 2 / 2)
+)
 function_of("special_ndtri")(ndtri)
 
 
 @function_of("special_ndtr")
 def normal_cdf(x: jax.Array) -> jax.Array:
-    return 0.5 * special.erfc(-x * np.sqrt(0.5))
+    return 0.5 * special.erfc(-x * math.sqrt(0.5))
 
 
 def _log_ndtr(x: jax.Array) -> jax.Array:
     """From erfcx in the lower tail, exact to the last digits and in its gradient."""
-    t = x * np.sqrt(0.5)
+    t = x * math.sqrt(0.5)
     low = jnp.log(erfcx(-jnp.minimum(t, 0)) / 2) - t * t
     high = jnp.log1p(-special.erfc(jnp.maximum(t, -1)) / 2)
     return jnp.where(x < -1, low, high)
 
 
 def _log_ndtr_slope(x: jax.Array) -> jax.Array:
-    t = x * np.sqrt(0.5)
-    tail = np.sqrt(2 / np.pi) / erfcx(-jnp.minimum(t, 0))
-    bulk = jnp.exp(-t * t) / (np.sqrt(2 * np.pi) * normal_cdf(jnp.maximum(x, -1)))
+    t = x * math.sqrt(0.5)
+    tail = math.sqrt(2 / np.pi) / erfcx(-jnp.minimum(t, 0))
+    bulk = jnp.exp(-t * t) / (math.sqrt(2 * np.pi) * normal_cdf(jnp.maximum(x, -1)))
     return jnp.where(x < -1, tail, bulk)
 
 
