@@ -66,35 +66,45 @@ def decomposed(program: Any, rules: Rules) -> Any:
     """Functional operations; those without a rule in terms of others, as far as torch knows how."""
     program = program.run_decompositions({})
     core, others = torch._decomp.core_aten_decompositions(), torch._decomp.decomposition_table
-    tried: set[Any] = set()
+    known: dict[Any, Callable[..., Any] | None] = {}  # None: torch fails at it
     while True:
         missing = {
             node.target
             for node in _nodes(program.graph_module)
             if isinstance(node.target, torch._ops.OpOverload) and str(node.target) not in rules
         }
-        table: dict[Any, Callable[..., Any]] = {}
-        for operation in missing - tried:
+        new: dict[Any, Callable[..., Any]] = {}
+        for operation in missing - known.keys():
             if operation in core:
-                table[operation] = core[operation]
+                new[operation] = core[operation]
             elif _is_composite(operation):
-                table[operation] = operation.decompose
+                new[operation] = operation.decompose
             elif operation in others and torch.Tag.core not in operation.tags:
-                table[operation] = others[operation]
-        if not table:
+                new[operation] = others[operation]
+        if not new:
             return program
-        tried |= table.keys()
-        program = _with_as_many_as_possible(program, table)
+        program = _with_as_many_as_possible(program, new, known)
 
 
-def _with_as_many_as_possible(program: Any, table: dict[Any, Callable[..., Any]]) -> Any:
-    """Some of torch's decompositions end in what it cannot make functional: those are left out."""
+def _with_as_many_as_possible(
+    program: Any, new: dict[Any, Callable[..., Any]], known: dict[Any, Callable[..., Any] | None]
+) -> Any:
+    """Some of torch's decompositions end in what it cannot make functional: those are left out.
+
+    What was known before goes along, for a decomposition may end in what is gone already.
+    """
+    working = {operation: how for operation, how in known.items() if how is not None}
+    known |= new
     try:
-        return program.run_decompositions(table)
+        return program.run_decompositions(working | new)
     except Exception:
-        for operation, how in table.items():
-            with contextlib.suppress(Exception):
-                program = program.run_decompositions({operation: how})
+        for operation, how in new.items():
+            try:
+                program = program.run_decompositions(working | {operation: how})
+            except Exception:
+                known[operation] = None
+            else:
+                working[operation] = how
         return program
 
 
