@@ -54,7 +54,7 @@ def work() -> None:
 def failure(reason: str) -> dict[str, Any]:
     """What is said of an operator whose samples could not be run."""
     counts = {"right": 0, "law": 0, "unsupported": 1, "wrong": 0, "skipped": 0}
-    return {**counts, "reasons": {"unsupported": {reason: 1}, "wrong": {}, "skipped": {}}}
+    return {**counts, "reasons": {"unsupported": {reason: 1}, "wrong": {}}}
 
 
 class Worker:
@@ -141,7 +141,8 @@ def table(results: dict[str, Any]) -> str:
     ]
     for name, found in sorted(results.items()):
         counts = [found[k] for k in kinds]
-        why = "; ".join([*found["reasons"]["wrong"], *found["reasons"]["unsupported"]])
+        reasons = found["reasons"]
+        why = "; ".join(r for k in ("wrong", "unsupported", "right") for r in reasons.get(k, {}))
         why = why.replace(str(Path(__file__).parent) + "/", "").replace("|", "/")[:160]
         cells = [name, sum(counts), *counts[:3], f"**{counts[3]}**" if counts[3] else 0, why]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
@@ -192,8 +193,8 @@ def main() -> None:
                 if path:
                     path.write_text(json.dumps(results, indent=0, sort_keys=True))
                 print(f"{verdict(found):12} {name} {found.get('seconds', '')}", flush=True)
-                for kind in ("wrong", "unsupported"):
-                    for reason, count in found["reasons"][kind].items():
+                for kind in ("wrong", "unsupported", "right"):
+                    for reason, count in found["reasons"].get(kind, {}).items():
                         print(f"    {kind} {count}: {reason[:200]}", flush=True)
         worker.close()
 

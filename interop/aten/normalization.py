@@ -272,8 +272,7 @@ def native_group_norm(
     result: Any,
 ) -> tuple[jax.Array, ...]:
     out, *saved = _group_norm(x.reshape(batch, channels, inner), groups, weight, bias, eps)
-    stopped = [jax.lax.stop_gradient(s) for s in saved]
-    kept = (s.reshape(r.shape).astype(r.dtype) for s, r in zip(stopped, result[1:], strict=True))
+    kept = (s.reshape(r.shape).astype(r.dtype) for s, r in zip(saved, result[1:], strict=True))
     return out.reshape(x.shape), *kept
 
 

@@ -38,10 +38,15 @@ def _sorted(x: jax.Array, dim: int, descending: bool, result: Any) -> Any:
     return values.reshape(x.shape), index.astype(result[1].dtype).reshape(x.shape)
 
 
-@rules("aten.argsort.default", "aten.argsort.stable")
-def argsort(x: Any, *positional: Any, result: Any, **named: Any) -> jax.Array:
-    dim, descending = (*positional, -1, False)[:2] if positional else (-1, False)
-    dim, descending = named.get("dim", dim), named.get("descending", descending)
+@rules("aten.argsort.default")
+def argsort(x: Any, dim: int = -1, descending: bool = False, *, result: Any) -> jax.Array:
+    return _ranks(at_least_one_axis(x), dim, descending).astype(result.dtype).reshape(x.shape)
+
+
+@rules("aten.argsort.stable")
+def argsort_stable(
+    x: Any, *, stable: bool, dim: int = -1, descending: bool = False, result: Any
+) -> jax.Array:
     return _ranks(at_least_one_axis(x), dim, descending).astype(result.dtype).reshape(x.shape)
 
 

@@ -33,6 +33,9 @@ CASES = [
     Case("layer constant", lambda x: f.layer_norm(x, (6,)), (FLAT,)),
     Case("group", lambda x, w, b: f.group_norm(x, 3, w, b), (X4, W, B)),
     Case("group alone", lambda x: f.group_norm(x, 2), (X,)),
+    Case(
+        "group moments", lambda x: torch.native_group_norm(x, None, None, 2, 6, 12, 2, 1e-5), (X4,)
+    ),
     Case("group flat", lambda x, w: f.group_norm(x, 2, w), (draw(3, 6), W)),
     Case("rms", lambda x, w: f.rms_norm(x, (5,), w), (X, draw(5))),
     Case("rms eps", lambda x: f.rms_norm(x, (6, 5), eps=0.1), (X,)),

@@ -10,6 +10,7 @@ SORTS = {
     "sort down": lambda x: torch.sort(x, dim=0, descending=True, stable=True),
     "values": lambda x: torch.sort(x).values,
     "argsort": lambda x: torch.argsort(x, dim=1, descending=True, stable=True),
+    "argsort of an axis": lambda x: (torch.argsort(x.detach()[0], 0) * 1, x),
     "msort": torch.msort,
     "topk of ties": lambda x: torch.topk(x.detach(), 3).values,
     "number": lambda x: torch.sort(x.sum()),
