@@ -14,6 +14,8 @@ from funcvi.gradient_check import GradientCheck, check_gradients
 from funcvi.targets import Target, target
 from funcvi.guides import Guide, Posterior, mean_field
 from funcvi.elbo import negative_elbo
+from funcvi.expectations import expectation
+from funcvi.importance_weighted import negative_importance_weighted_elbo
 from funcvi.moments import from_moments
 from funcvi import networks
 from funcvi.networks import bayesian
@@ -48,6 +50,8 @@ __all__ = [
     "Posterior",
     "mean_field",
     "negative_elbo",
+    "negative_importance_weighted_elbo",
+    "expectation",
     "from_moments",
     "networks",
     "bayesian",

@@ -24,6 +24,7 @@ __all__ = [
     "ESTIMATORS",
     "enumerable",
     "enumeration",
+    "finite_support",
     "forced_estimator",
     "leave_one_out",
     "pathwise",
@@ -91,7 +92,7 @@ def leave_one_out(f: Array) -> Array:
 
 def enumerable(q: Any) -> str | None:
     """What can be summed over exactly: "values", "components" or None."""
-    if _finite_support(q) is not None:
+    if finite_support(q) is not None:
         return "values"
     if _mixture_parts(q) is not None:
         return "components"
@@ -105,7 +106,7 @@ def enumeration(q: Any, log_p: LogProb, key: Key | None, num_samples: int) -> Ar
     each component, so the weights get their exact gradient. A gate over a density is a mixture of
     zero and of that density.
     """
-    values = _finite_support(q)
+    values = finite_support(q)
     if values is not None:
         return _sum_over_values(q, log_p, values)
     parts = _mixture_parts(q)
@@ -130,7 +131,7 @@ def _sum_over_values(q: Any, log_p: LogProb, values: Array) -> Array:
     return jnp.sum(jnp.where(counted, weight * ratio, 0.0), axis=0)
 
 
-def _finite_support(q: Any) -> Array | None:
+def finite_support(q: Any) -> Array | None:
     """All values, shape (values, *ones, *event), or None where there are too many or unknown."""
     bare = q
     while isinstance(bare, (dist.ExpandedDistribution, dist.MaskedDistribution)):
