@@ -45,3 +45,14 @@ def test_the_loop_in_torch_fails_as_the_readme_says(tmp_path):
     assert "backward through the graph a second time" in written
     assert retained.endswith("q.scale is 1.0")
     assert "log_std moved to 0.00" not in retained
+
+
+def test_vae(tmp_path):
+    pytest.importorskip("torch")
+    printed = run("vae.py", "--steps", "1000", "--output", "out.png", folder=tmp_path)
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+    elbo, weighted = (
+        float(part.split()[-1])
+        for part in printed.split("nats")[0].replace("importance-weighted", "").split(",")[-2:]
+    )
+    assert weighted > elbo > -140  # after all 20,000 steps about -95
