@@ -65,6 +65,8 @@ def cholesky_with_info(
     x: jax.Array, *, upper: bool = False, check_errors: bool = False, result: Any
 ) -> Any:
     """``info`` is the order of the first leading minor that is not positive; dropped if unused."""
+    if not x.size:
+        return x, jnp.zeros(x.shape[:-2], result[1].dtype)
     whole = from_lower(jax.lax.stop_gradient(adjoint(x) if upper else x))
     places = jnp.arange(x.shape[-1])
 
@@ -285,7 +287,11 @@ def check_errors(info: jax.Array, name: str, *, is_matrix: bool) -> None:
 
 @rules("aten.linalg_tensorsolve.default")
 def tensorsolve(a: jax.Array, b: jax.Array, dims: Any = None) -> jax.Array:
-    return jnp.linalg.tensorsolve(a, b, axes=None if dims is None else tuple(dims))
+    if dims is not None:
+        ends = range(a.ndim - len(dims), a.ndim)
+        a = jnp.moveaxis(a, tuple(dims), tuple(ends))
+    solved = jnp.linalg.solve(a.reshape(b.size, b.size), b.reshape(-1))  # b's shape does not matter
+    return solved.reshape(a.shape[b.ndim :])
 
 
 @rules("aten.linalg_tensorinv.default")

@@ -49,8 +49,29 @@ def embedding_renorm(
     return jnp.where(asked & (norm > max_norm), shorter.astype(weight.dtype), weight)
 
 
+@rules("aten.embedding_bag.padding_idx")
+def embedding_bag_padded(
+    weight: jax.Array,
+    indices: jax.Array,
+    offsets: jax.Array,
+    scale_grad_by_freq: bool,
+    mode: int,
+    sparse: bool,
+    sample_weights: Any,
+    include_last_offset: bool,
+    padding_idx: int | None,
+    *,
+    result: Sequence[Any],
+) -> tuple[jax.Array, ...]:
+    """Here a negative ``padding_idx`` counts from the end."""
+    if padding_idx is not None and padding_idx < 0:
+        padding_idx += weight.shape[0]
+    how = (scale_grad_by_freq, mode, sparse, sample_weights, include_last_offset, padding_idx)
+    return embedding_bag(weight, indices, offsets, *how, result=result)
+
+
 @rules("aten.embedding_bag.default", "aten._embedding_bag.default")
-@rules("aten.embedding_bag.padding_idx", "aten._embedding_bag_forward_only.default")
+@rules("aten._embedding_bag_forward_only.default")
 def embedding_bag(
     weight: jax.Array,
     indices: jax.Array,

@@ -172,6 +172,8 @@ def masked_scatter(x: jax.Array, mask: jax.Array, source: jax.Array) -> jax.Arra
 
 @rules("aten.nonzero_static.default")
 def nonzero_static(x: jax.Array, *, size: int, fill_value: int = -1, result: Any) -> jax.Array:
+    if not x.size:
+        return jnp.full(result.shape, fill_value, result.dtype)
     if x.ndim == 0:
         return jnp.zeros(result.shape, result.dtype)
     found = jnp.nonzero(x, size=size, fill_value=fill_value)

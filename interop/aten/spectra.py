@@ -175,7 +175,7 @@ def pinv(x: jax.Array, *, atol: Any = None, rtol: Any = None, hermitian: bool = 
         rtol = eps if atol is None else jnp.where(jnp.asarray(atol) > 0, 0.0, eps)
     absolute = jnp.asarray(0.0 if atol is None else atol)[..., None]
     tolerances = (absolute, jnp.asarray(rtol)[..., None])
-    return _pinv(hermitian, from_lower(x) if hermitian else x, *jax.lax.stop_gradient(tolerances))
+    return _pinv(hermitian, x, *jax.lax.stop_gradient(tolerances))
 
 
 @rules("aten.linalg_pinv.default", "aten.pinverse.default", "aten.linalg_pinv.rcond_tensor")
@@ -186,7 +186,7 @@ def pinv_of_old(x: jax.Array, rcond: Any = 1e-15, hermitian: bool = False) -> ja
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _pinv(hermitian: bool, x: jax.Array, absolute: jax.Array, relative: jax.Array) -> jax.Array:
     if hermitian:
-        signed, u = eigh(x)
+        signed, u = eigh(from_lower(x))
         values = jnp.abs(signed)
         vh, sign = adjoint(u), jnp.sign(signed)
     else:
@@ -200,7 +200,7 @@ def _pinv(hermitian: bool, x: jax.Array, absolute: jax.Array, relative: jax.Arra
 
 @_pinv.defjvp
 def _pinv_slope(hermitian: bool, primals: Any, tangents: Any) -> Any:
-    """Golub and Pereyra's formula, for a rank that does not change."""
+    """Golub and Pereyra's formula, for a rank that does not change; as torch, of x as it is."""
     (x, *_), (dx, *_) = primals, tangents
     p = _pinv(hermitian, *primals)
     ph, dxh = adjoint(p), adjoint(dx)

@@ -27,6 +27,7 @@ CASES = [
     Case("by frequency", lambda w: f.embedding(ROWS, w, scale_grad_by_freq=True), (W,)),
     Case("one-hot", lambda w: f.one_hot(ROWS, 6).to(w.dtype) @ w, (W,)),
     *(Case(f"bag {mode}", _bag(mode), (TIED,)) for mode in ("sum", "mean", "max")),
+    Case("bag padding from the end", _bag("sum", padding_idx=-2), (TIED,)),
     *(Case(f"bag padding {m}", _bag(m, padding_idx=4), (TIED,)) for m in ("sum", "mean", "max")),
     Case(
         "bag last offset",

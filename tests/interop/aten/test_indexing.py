@@ -162,6 +162,7 @@ CASES = [
         "nonzero_static",
         lambda x: (
             torch.nonzero_static(x, size=4),
+            torch.nonzero_static(x[:0], size=2),
             torch.nonzero_static(x[0] > 0, size=9, fill_value=-7),
         ),
         (TIED,),
