@@ -31,8 +31,7 @@ SETS = {
     "yacht": "Yacht",
 }
 # RMSE and test log likelihood, Table 1 of Gal and Ghahramani 2016, arXiv:1506.02142: Graves's VI
-# and
-# PBP (both arXiv:1502.05336), and MC dropout.
+# and PBP (both arXiv:1502.05336), and MC dropout.
 PUBLISHED = {
     "Boston": ((4.32, -2.90), (3.01, -2.57), (2.97, -2.46)),
     "Concrete": ((7.19, -3.39), (5.67, -3.16), (5.23, -3.04)),
