@@ -12,6 +12,7 @@ from torch import nn
 
 import funcvi as fv
 import interop
+from funcvi.networks.local import Gaussian, layers_found
 
 NAMES = ["weight_mu", "weight_log_sigma", "bias_mu", "bias_log_sigma"]
 
@@ -101,3 +102,19 @@ def test_wrong_names_are_listed() -> None:
     _, net = linear()
     with pytest.raises(ValueError, match=r"'bias_mu' is missing.*'other' is unknown"):
         net.from_mu_log_sigma({n: jnp.ones(2) for n in [*NAMES[:2], NAMES[3], "other"]})
+
+
+def test_layers_of_a_converted_module_are_found() -> None:
+    """Each weight enters one product or convolution, behind whatever export made of it."""
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 2, 3),
+        torch.nn.ReLU(),
+        torch.nn.Flatten(),
+        torch.nn.Linear(8, 5),
+        torch.nn.LayerNorm(5),
+        torch.nn.Linear(5, 3, bias=False),
+    )
+    net = interop.to_jax(module)
+    weights = {n: Gaussian(w, jnp.full(w.shape, 0.1)) for n, w in net.params.items()}
+    found = layers_found(net, weights, (jnp.ones((4, 1, 4, 4)),))
+    assert found == {n: n in ("0.weight", "3.weight", "5.weight") for n in net.params}
