@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jax.extend.core import jaxprs_in_params
 
 from funcvi._types import Key, Loss, Params
+from funcvi.loops import slow_in_loops
 
 __all__ = ["CHUNK", "State", "advance", "init", "step"]
 
@@ -51,11 +51,10 @@ def advance(
 ) -> tuple[State, Any]:
     """Take ``count`` steps (at most a chunk): the state, and the losses, of at least ``count``.
 
-    In one compiled loop; but on CPU one call a step where the loss convolves, since XLA has fast
-    convolutions only outside of loops there (inside of them they take some fifty times as long).
+    In one compiled loop, but for losses that are slow inside of loops: those by one call a step.
     """
     given = (program, optimizer, state, key, count, patience, args)
-    if jax.default_backend() == "cpu" and convolves(in_a_loop.trace(*given).jaxpr.jaxpr):
+    if slow_in_loops(lambda: in_a_loop.trace(*given).jaxpr.jaxpr):
         return _one_by_one(*given)
     return in_a_loop(*given)
 
@@ -117,16 +116,6 @@ def one(
 ) -> tuple[State, jax.Array]:
     take = step(program.function, optimizer, args)
     return take(state, jax.random.fold_in(key, state.step))
-
-
-def convolves(jaxpr: Any) -> bool:
-    """Whether any of its equations is a convolution, at any depth."""
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "conv_general_dilated":
-            return True
-        if any(convolves(sub) for sub in jaxprs_in_params(equation.params)):
-            return True
-    return False
 
 
 def step(

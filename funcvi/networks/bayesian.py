@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from funcvi._types import Key, Params
+from funcvi.loops import slow_in_loops
 from funcvi.networks.local import Estimator, apply_random
 from funcvi.networks.names import flatten, matching, unflatten
 from funcvi.networks.weights import LowRank, MeanField, WeightFamily
@@ -81,9 +82,23 @@ class BayesianNetwork:
     def predict(
         self, params: Params, *inputs: Any, key: Key, num_samples: int, **kwargs: Any
     ) -> Any:
-        """Outputs for ``num_samples`` draws, each of one network: axes (draw, *output)."""
+        """Outputs for ``num_samples`` draws, each of one network: axes (draw, *output).
+
+        One network after the other. One that convolves runs faster outside of jit on CPU.
+        """
         keys = jax.random.split(key, num_samples)
-        return jax.lax.map(lambda k: self(params, *inputs, key=k, **kwargs), keys)
+
+        def one(key: Key, params: Params, inputs: Any) -> Any:
+            return self(params, *inputs, key=key, **kwargs)
+
+        traced = any(
+            isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((keys, params, inputs))
+        )
+        step = jax.jit(one)
+        if not traced and slow_in_loops(lambda: step.trace(keys[0], params, inputs).jaxpr.jaxpr):
+            drawn = [step(k, params, inputs) for k in keys]
+            return jax.tree.map(lambda *each: jnp.stack(each), *drawn)
+        return jax.lax.map(lambda k: one(k, params, inputs), keys)
 
     def kl(self, params: Params, key: Key | None = None) -> jax.Array:
         """KL from prior to posterior, summed over every weight; in closed form for normal priors.

@@ -317,3 +317,15 @@ def test_entropy_is_split_into_noise_and_weights() -> None:
     np.testing.assert_allclose(found.entropy, entropy, rtol=1e-5)
     within = -(p * np.log(p)).sum(-1).mean(0)
     np.testing.assert_allclose(found.mutual_information, entropy - within, rtol=1e-4, atol=1e-6)
+
+
+def test_predictions_of_a_network_that_convolves() -> None:
+    def network(w: Any, x: Any) -> Any:
+        return {"sum": jax.lax.conv(x, w["kernel"], (1, 1), "VALID").sum((1, 2, 3))}
+
+    net = fv.bayesian(network, {"kernel": jnp.ones((2, 1, 3, 3))}, dist.Normal(0.0, 1.0), scale=0.1)
+    x, key = jnp.ones((4, 1, 5, 5)), jax.random.key(0)
+    found = net.predict(net.params, x, key=key, num_samples=3)["sum"]
+    looped = jax.jit(lambda p, x: net.predict(p, x, key=key, num_samples=3))(net.params, x)["sum"]
+    assert found.shape == (3, 4)
+    np.testing.assert_allclose(found, looped, rtol=1e-5)

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import funcvi as fv
-from funcvi import stepping
+from funcvi import loops, stepping
 from funcvi.static import Static
 from tests.funcvi.compiles import compilations
 
@@ -37,7 +37,7 @@ def test_convolutions_are_found_at_any_depth():
 
     for function, expected in ((loss, True), (without, False)):
         traced = stepping.in_a_loop.trace(*given(function, 3)).jaxpr.jaxpr
-        assert stepping.convolves(traced) is expected
+        assert loops.convolves(traced) is expected
 
 
 def test_the_end_is_that_of_the_loop():

@@ -1,0 +1,28 @@
+"""What XLA does slowly inside of its loops."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.extend.core import jaxprs_in_params
+
+__all__ = ["convolves", "slow_in_loops"]
+
+
+def slow_in_loops(trace: Callable[[], Any]) -> bool:
+    """Whether a Python loop over compiled calls is the faster one, for the jaxpr that is traced.
+
+    On CPU XLA has fast convolutions only outside of loops; inside of them they take some fifty
+    times as long. On other devices nothing is traced.
+    """
+    return jax.default_backend() == "cpu" and convolves(trace())
+
+
+def convolves(jaxpr: Any) -> bool:
+    """Whether any of its equations is a convolution, at any depth."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "conv_general_dilated":
+            return True
+        if any(convolves(sub) for sub in jaxprs_in_params(equation.params)):
+            return True
+    return False
