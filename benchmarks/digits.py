@@ -152,7 +152,7 @@ def main() -> None:
     if options.mnist:
         data = np.load(options.mnist)
         images = (data["X"][:, None] / 255).astype(np.float32)
-        sets["MNIST, 28 x 28"] = (images, data["y"].astype(np.int32), 8000, 3000)
+        sets["MNIST, 28 x 28"] = (images, data["y"].astype(np.int32), 8000, 1500)
     lines = [
         "# Digits: a converted torch network before and after `fv.bayesian`",
         "",

@@ -1,6 +1,6 @@
 """A variational autoencoder of scikit-learn's digits, its two networks from torch: a picture.
 
-python examples/vae.py [--output vae.png] [--steps 20000]
+python examples/vae.py [--output vae.png] [--steps 5000]
 
 A pixel of these digits counts the dark ones of 16, so its likelihood is Binomial(16, p).
 """
@@ -89,14 +89,14 @@ class Autoencoder:
         return bound / len(x)
 
 
-def train(model, x, num_steps):
+def train(model, x, num_steps, seed=0):
     def loss(params, key, x):
         rows, draw = jax.random.split(key)
         batch = x[jax.random.randint(rows, (BATCH,), 0, len(x))]
         return model.negative_elbo(params, draw, batch)
 
     optimizer = optax.adam(optax.cosine_decay_schedule(RATE, num_steps))
-    key = jax.random.key(0)
+    key = jax.random.key(seed)
     return fv.fit(loss, model.params, optimizer, key=key, num_steps=num_steps, args=(x,))
 
 
@@ -129,7 +129,7 @@ def picture(model, params, x, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--output", default="vae.png")
-    parser.add_argument("--steps", type=int, default=20_000)
+    parser.add_argument("--steps", type=int, default=5_000)
     options = parser.parse_args()
     x, test = map(jnp.asarray, data())
     model = Autoencoder()
