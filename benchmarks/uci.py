@@ -72,41 +72,48 @@ def start(features: int, outputs: int, key: Any) -> Any:
     }
 
 
-def one_split(x: Any, y: Any, test: Any, outputs: int, steps: int, seed: int) -> tuple[float, ...]:
-    """RMSE, mean test log likelihood, seconds."""
-    train = np.setdiff1d(np.arange(len(y)), test)
-    x_mean, x_scale = x[train].mean(0), x[train].std(0)
-    x_scale[x_scale == 0] = 1.0
-    y_mean, y_scale = y[train].mean(), y[train].std()
-    x = ((x - x_mean) / x_scale).astype(np.float32)
-    z = ((y - y_mean) / y_scale).astype(np.float32)
-    features = x.shape[1]
+def scores(x: Any, y: Any, tests: Any, outputs: int, steps: int) -> Any:
+    """RMSE, mean test log likelihood and seconds of each split, compiled once for all."""
+    features, size = x.shape[1], len(y) - len(tests[0])
     prior = {
         "first.kernel": dist.Normal(0.0, PRIOR / np.sqrt(features)),
         "last.kernel": dist.Normal(0.0, PRIOR / np.sqrt(HIDDEN)),
         "*": dist.Normal(0.0, 1.0),
     }
-    key = jax.random.key(seed)
-    net = fv.bayesian(network, start(features, outputs, key), prior, only=["first.*", "last.*"])
-    loss = net.negative_elbo(log_likelihood, data_size=len(train))
-    schedule = optax.cosine_decay_schedule(1e-2, steps)
-    began = time.perf_counter()
-    fit = fv.fit(
-        loss,
-        net.params,
-        optax.adam(schedule),
-        key=key,
-        num_steps=steps,
-        args=(jnp.asarray(x[train]), jnp.asarray(z[train])),
-        progress=False,
-    )
-    seconds = time.perf_counter() - began
-    means, noise = net.predict(fit.params, jnp.asarray(x[test]), key=key, num_samples=500)
-    logs = dist.Normal(means, noise).log_prob(jnp.asarray(z[test]))
-    score = jax.nn.logsumexp(logs, axis=0) - np.log(len(means)) - np.log(y_scale)
-    error = (fv.networks.values(means).mean - z[test]) * y_scale
-    found = float(jnp.sqrt(jnp.mean(error**2))), float(score.mean()), seconds
-    jax.clear_caches()  # memory for compiled code is limited
+
+    def bayesian(key: Any) -> Any:
+        only = ["first.*", "last.*"]
+        return fv.bayesian(network, start(features, outputs, key), prior, only=only)
+
+    net = bayesian(jax.random.key(0))
+    loss = net.negative_elbo(log_likelihood, data_size=size)
+    optimizer = optax.adam(optax.cosine_decay_schedule(1e-2, steps))
+    predict = jax.jit(lambda p, x, key: net.predict(p, x, key=key, num_samples=500))
+    found = []
+    for seed, test in enumerate(tests):
+        train = np.setdiff1d(np.arange(len(y)), test)
+        x_scale = x[train].std(0)
+        x_scale[x_scale == 0] = 1.0
+        y_mean, y_scale = y[train].mean(), y[train].std()
+        inputs = ((x - x[train].mean(0)) / x_scale).astype(np.float32)
+        targets = ((y - y_mean) / y_scale).astype(np.float32)
+        key = jax.random.key(seed)
+        began = time.perf_counter()
+        fit = fv.fit(
+            loss,
+            bayesian(key).params,
+            optimizer,
+            key=key,
+            num_steps=steps,
+            args=(jnp.asarray(inputs[train]), jnp.asarray(targets[train])),
+            progress=False,
+        )
+        seconds = time.perf_counter() - began
+        means, noise = predict(fit.params, jnp.asarray(inputs[test]), key)
+        logs = dist.Normal(means, noise).log_prob(jnp.asarray(targets[test]))
+        score = jax.nn.logsumexp(logs, axis=0) - np.log(len(means)) - np.log(y_scale)
+        error = (fv.networks.values(means).mean - targets[test]) * y_scale
+        found.append((float(jnp.sqrt(jnp.mean(error**2))), float(score.mean()), seconds))
     return found
 
 
@@ -125,10 +132,9 @@ def main() -> None:
     for file in options.sets.split(","):
         data, name = np.load(options.path / f"{file}.npz"), SETS[file]
         x, y, tests = data["X"].astype(np.float64), data["y"].ravel(), data["test"]
-        splits = range(min(options.splits, len(tests)))
-        found = np.array(
-            [[one_split(x, y, tests[i], k, options.steps, i) for i in splits] for k in (1, 2)]
-        )  # axes (network, split, figure)
+        tests = tests[: options.splits]
+        found = np.array([scores(x, y, tests, outputs, options.steps) for outputs in (1, 2)])
+        # axes (network, split, figure)
         mean, error = found.mean(1), found.std(1) / np.sqrt(found.shape[1])
         seconds.append(np.median(found[..., 2]))
         for figure, sign in (("RMSE", -1), ("log likelihood", 1)):
