@@ -126,7 +126,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     header = "| data | rows | figure | one noise | noise by row | VI (Graves) | PBP | dropout |"
-    lines, best = [header, "|---|---|---|---|---|---|---|---|"], {"RMSE": 0, "log likelihood": 0}
+    lines = [header, "|---|---|---|---|---|---|---|---|"]
+    reached = {figure: np.zeros(3, int) for figure in ("RMSE", "log likelihood")}
     print("\n".join(lines), flush=True)
     seconds = []
     for file in options.sets.split(","):
@@ -141,7 +142,7 @@ def main() -> None:
             at = 0 if figure == "RMSE" else 1
             published = [both[at] for both in PUBLISHED[name]]
             ours = round(float(max(sign * mean[:, at])), 2)
-            best[figure] += ours >= max(sign * p for p in published)
+            reached[figure] += [ours >= sign * p for p in published]
             cells = [f"{m:.2f} ± {e:.2f}" for m, e in zip(mean[:, at], error[:, at], strict=True)]
             cells += [f"{p:.2f}" for p in published]
             lines.append(f"| {name} | {len(y)} | {figure} | {' | '.join(cells)} |")
@@ -156,13 +157,17 @@ def main() -> None:
         "",
         *lines,
         "",
-        f"The better of the two networks is at least as good as the best of the published on "
-        f"{best['log likelihood']} of {count} sets by log likelihood, {best['RMSE']} by RMSE. "
+        f"The better of the two networks is at least as good, of {count} sets, on",
+        *(
+            f"- {n[0]} of VI, {n[1]} of PBP and {n[2]} of dropout by {figure};"
+            for figure, n in reached.items()
+        ),
+        "",
         f"{np.mean(seconds):.0f} s a split.",
         "",
         f"funcvi {fv.__version__}, jax {jax.__version__}; Python {platform.python_version()}",
     ]
-    print("\n".join(text[-3:]))
+    print("\n".join(text[-6:]))
     if options.output:
         options.output.write_text("\n".join(text) + "\n")
 
