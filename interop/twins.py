@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch import library
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
@@ -61,7 +62,7 @@ def _reduced(loss: torch.Tensor, reduction: str) -> torch.Tensor:
     return loss.sum() if reduction == "sum" else loss
 
 
-@torch.library.custom_op("interop::ctc_loss", mutates_args=())
+@library.custom_op("interop::ctc_loss", mutates_args=())
 def _ctc_loss(
     log_p: torch.Tensor,
     targets: torch.Tensor,

@@ -2,6 +2,7 @@
 
 from interop.aten import (
     activations,
+    alignment,
     attention,
     basic,
     bessel,
@@ -39,6 +40,7 @@ RULES: Rules = merge(
     part.rules
     for part in (
         activations,
+        alignment,
         attention,
         basic,
         bessel,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import library, nn
 
 import interop
 from interop import ConversionError
@@ -370,9 +370,9 @@ def test_integers_that_may_not_fit_are_refused_unless_asked_for() -> None:
 
 
 def test_an_operation_without_a_rule_is_named_with_its_line() -> None:
-    library = torch.library.Library("interop_test", "FRAGMENT")
-    library.define("mystery(Tensor x) -> Tensor")
-    library.impl("mystery", lambda x: x.clone(), "CompositeExplicitAutograd")
+    fragment = library.Library("interop_test", "FRAGMENT")
+    fragment.define("mystery(Tensor x) -> Tensor")
+    fragment.impl("mystery", lambda x: x.clone(), "CompositeExplicitAutograd")
     module = Of(lambda m, x: torch.ops.interop_test.mystery(x))
     with pytest.raises(
         interop.UncoveredOperation, match=r"interop_test.mystery.*test_modules.py:\d+"
