@@ -5,8 +5,8 @@ A family is a pure function from a pytree of unconstrained parameters to a distr
 
 from funcvi.families import Family, family, unconstrain
 from funcvi.families.slots import fixed, free, tied
-from funcvi.bijections import bijection_for
-from funcvi.transforms import Exp, Softplus
+from funcvi.constraints import bijection_for
+from funcvi.bijections import Exp, Softplus
 from funcvi.sampling import sample, sample_in_chunks, relaxed_one_hot, straight_through_one_hot
 from funcvi.objectives import kl
 from funcvi.fitting import Fit, fit

@@ -7,7 +7,7 @@ import numpy as np
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
-from funcvi.bijections import constraint_name
+from funcvi.constraints import constraint_name
 from funcvi.sampling.flow import GATED, support_of
 
 __all__ = ["check_pair"]

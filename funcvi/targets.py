@@ -15,7 +15,7 @@ from numpyro.infer.util import log_density as model_log_density
 from numpyro.primitives import Messenger
 
 from funcvi._types import Key, LogDensity
-from funcvi.bijections import bijection_for, constraint_name
+from funcvi.constraints import bijection_for, constraint_name
 
 __all__ = ["Target", "target"]
 

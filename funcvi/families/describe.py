@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from funcvi.bijections import constraint_name
+from funcvi.constraints import constraint_name
 from funcvi.families.parameter import MISSING
 from funcvi.families.slots import Choice, Fixed, Free, JointNode, Node, Tied
 

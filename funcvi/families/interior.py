@@ -7,9 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import transforms as nt
 
-from funcvi.bijections import constraint_name
-from funcvi.families.slots import Free
-from funcvi.transforms import (
+from funcvi.bijections import (
     CovarianceFactor,
     Exp,
     LowerBound,
@@ -18,6 +16,8 @@ from funcvi.transforms import (
     Softplus,
     UpperBound,
 )
+from funcvi.constraints import constraint_name
+from funcvi.families.slots import Free
 
 __all__ = ["check_interior", "shown"]
 

@@ -11,7 +11,7 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 from numpyro.distributions import transforms as nt
 
-from funcvi.bijections import bijection_for
+from funcvi.constraints import bijection_for
 from funcvi.families.parameter import MISSING, Parameter, Recipe
 from funcvi.families.recipes import default_bijection, recipe_of, recipes_for
 from funcvi.families.slots import Choice, Fixed, Free, JointNode, Node, Tied

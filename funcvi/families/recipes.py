@@ -16,7 +16,7 @@ from numpyro.distributions import constraints
 from numpyro.distributions import transforms as nt
 from numpyro.distributions.discrete import ZeroInflatedLogits, ZeroInflatedProbs
 
-from funcvi.bijections import bijection_for
+from funcvi.constraints import bijection_for
 from funcvi.families.parameter import MISSING, Parameter, Recipe
 from funcvi.families.tables import (
     ALTERNATIVES,

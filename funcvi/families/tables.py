@@ -9,8 +9,8 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 from numpyro.distributions import transforms as nt
 
+from funcvi.bijections import CovarianceFactor, Exp, LowerBound, SignedExp, Wrap
 from funcvi.families.parameter import MISSING, Parameter, Recipe
-from funcvi.transforms import CovarianceFactor, Exp, LowerBound, SignedExp, Wrap
 
 __all__ = [
     "ALTERNATIVES",

@@ -11,7 +11,7 @@ from numpyro.distributions import constraints
 from numpyro.distributions import transforms as nt
 
 import funcvi as fv
-from funcvi.transforms import Exp, Interval, Softplus
+from funcvi.bijections import Exp, Interval, Softplus
 
 # ---- held ---------------------------------------------------------------------------------------
 

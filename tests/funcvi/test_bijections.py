@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpyro.distributions import constraints
 
-from funcvi import transforms
-from funcvi.bijections import bijection_for, constraint_name
+from funcvi import bijections
+from funcvi.constraints import bijection_for, constraint_name
 
-T = transforms
+T = bijections
 #: Name to (transform, shape of an unconstrained point).
 CASES: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
     "CovarianceFactor": (T.CovarianceFactor, (6,)),
@@ -56,7 +56,7 @@ def free_entries(name: str, y: Any) -> Any:
 
 
 def test_the_catalogue_covers_every_transform() -> None:
-    assert {name.split("/")[0] for name in CASES} == set(transforms.__all__)
+    assert {name.split("/")[0] for name in CASES} == set(bijections.__all__)
 
 
 @pytest.mark.parametrize("name", NAMES)
