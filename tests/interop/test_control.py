@@ -12,7 +12,7 @@ from torch._higher_order_ops import scan as torch_scan
 from torch._higher_order_ops import while_loop as torch_while
 
 import interop
-from tests.interop.test_modules import KEY, Of, agree, array, numbers
+from tests.interop.module_cases import KEY, Of, agree, array, numbers
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
