@@ -1,0 +1,269 @@
+"""Compiled programs that are shared by what they compute, not by which Python object made them.
+
+``jax.jit`` knows a function by identity: a closure written again compiles again, and one whose
+surroundings changed is not noticed. Here a function is traced at every call, so whatever it reads
+(attributes, globals, arrays that were mutated) is read anew; the arrays that it closes over become
+arguments; and the compiled program is found by the jaxpr that is left. Tracing costs milliseconds
+where compiling costs seconds.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
+
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+from jax.tree_util import PyTreeDef
+
+from funcvi import _jax
+
+__all__ = ["Traced", "program", "run", "trace"]
+
+T = TypeVar("T")
+P = TypeVar("P")
+
+_MOST = 64
+"""Programs kept: a compiled fit takes a few megabytes."""
+
+_programs: "OrderedDict[Hashable, object]" = OrderedDict()
+_lock = Lock()
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What a function computes now, apart from the arrays that it closes over.
+
+    Attributes:
+        jaxpr: the computation.
+        constants: the arrays, in the order in which ``traced(constants, *args)`` takes them.
+        tree: the structure of the result, and ``shapes`` its leaves' shapes and dtypes.
+        key: equal for two traces only if they compute the same of constants and arguments.
+        has_rules: whether the derivative depends on more than the jaxpr (``jax.custom_jvp``).
+    """
+
+    jaxpr: Jaxpr
+    constants: tuple[jax.Array | np.ndarray, ...]
+    tree: PyTreeDef
+    shapes: tuple[jax.ShapeDtypeStruct, ...]
+    key: Hashable
+    has_rules: bool
+
+    def __call__(self, constants: Sequence[jax.Array | np.ndarray], *args: object) -> object:
+        """The function's result, from constants in place of those that it closed over."""
+        leaves = jax.core.eval_jaxpr(self.jaxpr, constants, *jax.tree.leaves(args))
+        return self.tree.unflatten(leaves)
+
+
+def trace(function: Callable[..., object], *args: object) -> Traced:
+    """The function of these arguments (arrays, or shapes and dtypes) as it is at this moment."""
+
+    closed, result = jax.make_jaxpr(lambda *a: function(*a), return_shape=True)(*args)
+    facts = _facts(closed)
+    if facts.foreign:
+        _jax.forget_traces()
+        closed, result = jax.make_jaxpr(lambda *a: function(*a), return_shape=True)(*args)
+        facts = _facts(closed)
+    shapes, tree = jax.tree.flatten(result)
+    key = (facts.key, jax.tree.structure(args), tree)
+    constants = tuple(c if isinstance(c, jax.Array) else np.array(c) for c in facts.constants)
+    return Traced(_lifted(closed), constants, tree, tuple(shapes), key, facts.has_rules)
+
+
+def program(key: Hashable, make: Callable[[], P]) -> P:
+    """The program kept under this key, or a new one. The one used longest ago makes room."""
+    with _lock:
+        if key in _programs:
+            _programs.move_to_end(key)
+            return _programs[key]  # type: ignore[return-value]
+    new = make()
+    with _lock:
+        _programs[key] = new
+        while len(_programs) > _MOST:
+            _programs.popitem(last=False)
+    return new
+
+
+def run(function: Callable[..., T], *args: object) -> T:
+    """``function(*args)``, compiled; another function that computes the same compiles nothing.
+
+    Under a transformation the function is simply called.
+    """
+    if not _jax.is_concrete(args):
+        return function(*args)
+    traced = trace(function, *args)
+    if not _jax.is_concrete(traced.constants):
+        return function(*args)
+    compiled = program(("run", traced.key), lambda: jax.jit(_without_constants(traced)))
+    result: T = compiled(traced.constants, *args)
+    return result
+
+
+def _without_constants(traced: Traced) -> Callable[..., object]:
+    """The call of a trace, which does not keep its constants alive."""
+    jaxpr, tree = traced.jaxpr, traced.tree
+
+    def call(constants: Sequence[jax.Array], *args: object) -> object:
+        return tree.unflatten(jax.core.eval_jaxpr(jaxpr, constants, *jax.tree.leaves(args)))
+
+    return call
+
+
+# ---- constants -----------------------------------------------------------------------------------
+
+
+def _lifted(closed: ClosedJaxpr) -> Jaxpr:
+    """The jaxpr whose constants are all that it closes over; a jit that has some is inlined."""
+    constants: list[Var] = list(closed.jaxpr.constvars)
+    equations: list[JaxprEqn] = []
+    renamed: dict[Var, Var | Literal] = {}
+
+    def rename(atom: Var | Literal) -> Var | Literal:
+        return atom if isinstance(atom, Literal) else renamed.get(atom, atom)
+
+    def inline(jaxpr: Jaxpr) -> None:
+        for equation in jaxpr.eqns:
+            inputs = [rename(a) for a in equation.invars]
+            outputs: list[Var | Literal] = [Var(v.aval) for v in equation.outvars]
+            inner = equation.params["jaxpr"] if equation.primitive.name == "jit" else None
+            if inner is None or not _facts(inner).constants:
+                equations.append(equation.replace(invars=inputs, outvars=outputs))
+            else:
+                places = [Var(v.aval) for v in inner.jaxpr.constvars]
+                constants.extend(places)
+                renamed.update(zip(inner.jaxpr.constvars, places, strict=True))
+                renamed.update(zip(inner.jaxpr.invars, inputs, strict=True))
+                inline(inner.jaxpr)
+                outputs = [rename(a) for a in inner.jaxpr.outvars]
+            renamed.update(zip(equation.outvars, outputs, strict=True))
+
+    if len(_facts(closed).constants) == len(constants):
+        return closed.jaxpr
+    inline(closed.jaxpr)
+    outputs = [rename(a) for a in closed.jaxpr.outvars]
+    return closed.jaxpr.replace(constvars=constants, eqns=equations, outvars=outputs)
+
+
+# ---- comparison ----------------------------------------------------------------------------------
+
+# What a custom derivative is made of plays no part in the value.
+_RULES = {
+    "custom_jvp_call": ("jvp_jaxpr_fun",),
+    "custom_vjp_call": ("fwd_jaxpr_thunk", "bwd", "out_trees"),
+}
+
+
+class _Key:
+    """Values compared one by one, with the hash computed once."""
+
+    __slots__ = ("hash", "parts")
+
+    def __init__(self, *parts: Hashable) -> None:
+        self.parts = parts
+        self.hash = hash(parts)
+
+    def __hash__(self) -> int:
+        return self.hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (
+            isinstance(other, _Key) and self.hash == other.hash and self.parts == other.parts
+        )
+
+
+class _Same:
+    """Equal to nothing but the same object, which it keeps alive."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+
+class _Facts(NamedTuple):
+    """Of a jaxpr: what it computes, and of what."""
+
+    key: _Key  # primitives, their parameters, shapes, dtypes, literals; not the constants
+    constants: list[jax.Array | np.ndarray]  # all, those of inner jits included
+    has_rules: bool
+    foreign: bool  # it contains traces that JAX may have kept, of functions not its own
+
+
+_known: "WeakKeyDictionary[ClosedJaxpr | Jaxpr, _Facts]" = WeakKeyDictionary()
+
+
+def _facts(jaxpr: ClosedJaxpr | Jaxpr) -> _Facts:
+    """JAX keeps the jaxprs of its own functions, so most are met again."""
+    facts = _known.get(jaxpr)
+    if facts is None:
+        facts = _known[jaxpr] = _Reader().read(jaxpr)
+    return facts
+
+
+class _Reader:
+    """Walks a jaxpr once."""
+
+    def __init__(self) -> None:
+        self.has_rules = self.foreign = False
+
+    def read(self, closed: ClosedJaxpr | Jaxpr) -> _Facts:
+        jaxpr: Jaxpr = closed.jaxpr if isinstance(closed, ClosedJaxpr) else closed
+        constants = list(getattr(closed, "consts", ()))
+        inputs = (*jaxpr.constvars, *jaxpr.invars)
+        numbers: dict[Var, int] = {v: i for i, v in enumerate(inputs)}
+
+        def atom(a: Var | Literal) -> Hashable:
+            return (self.comparable(a.val), a.aval) if isinstance(a, Literal) else numbers[a]
+
+        equations: list[Hashable] = []
+        for equation in jaxpr.eqns:
+            name, params = equation.primitive.name, equation.params
+            self.has_rules |= name in _RULES
+            skipped = _RULES.get(name, ())
+            if name == "jit":
+                skipped = ("jaxpr",)
+                inner = self.enter(params["jaxpr"])
+                constants += inner.constants
+                equations.append(inner.key)
+            arguments = tuple(atom(a) for a in equation.invars)
+            values = [(k, self.comparable(v)) for k, v in params.items() if k not in skipped]
+            equations.append((equation.primitive, arguments, *values))
+            first = len(numbers)
+            numbers.update({v: first + i for i, v in enumerate(equation.outvars)})
+        avals = tuple(v.aval for v in inputs)
+        key = _Key(avals, tuple(equations), tuple(atom(a) for a in jaxpr.outvars))
+        return _Facts(key, constants, self.has_rules, self.foreign)
+
+    def enter(self, inner: ClosedJaxpr | Jaxpr) -> _Facts:
+        facts = _facts(inner)
+        self.has_rules |= facts.has_rules
+        self.foreign |= facts.foreign or not _jax.is_of_jax(
+            inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner
+        )
+        return facts
+
+    def comparable(self, value: object) -> Hashable:
+        """Equal for two parameters of an equation only if they mean the same."""
+        if isinstance(value, (ClosedJaxpr, Jaxpr)):
+            inner = self.enter(value)
+            return inner.key, tuple(self.comparable(c) for c in inner.constants)
+        if isinstance(value, (tuple, list)):
+            return type(value), *(self.comparable(v) for v in value)
+        if isinstance(value, float):
+            return float, value.hex()  # 0.0 is not -0.0, and nan is nan
+        if isinstance(value, jax.Array):
+            return _Same(value)
+        if isinstance(value, (np.ndarray, np.generic)):
+            return type(value), str(value.dtype), value.shape, value.tobytes()
+        try:
+            hash(value)
+        except TypeError:
+            return _Same(value)
+        return type(value), value
