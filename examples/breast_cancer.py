@@ -47,12 +47,12 @@ def model(x, malignant=None):
 def infer(x, malignant, num_steps):
     target = fv.target(model, x, malignant)
     guide = fv.mean_field(target)
-    loss = fv.negative_elbo(target, guide, num_samples=16, estimator="sticking_the_landing")
+    loss = fv.negative_elbo(guide, num_samples=16, estimator="sticking_the_landing")
     start, train, check = jax.random.split(jax.random.key(0), 3)
     schedule = optax.cosine_decay_schedule(3e-2, num_steps)
     fit = fv.fit(loss, guide.init(start), optax.adam(schedule), key=train, num_steps=num_steps)
     posterior = guide(fit.params)
-    return fit, posterior, fv.diagnose(target, posterior, key=check)
+    return fit, posterior, fv.diagnose(posterior, key=check)
 
 
 def table(draws):

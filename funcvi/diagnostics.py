@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
+import jax
 import numpy as np
+from jax import Array
 
 from funcvi._types import Key
-from funcvi.elbo import log_ratios
 from funcvi.guides import Posterior
-from funcvi.targets import Target
 
 __all__ = ["Diagnosis", "diagnose", "pareto_k_hat"]
 
@@ -40,9 +40,7 @@ class Diagnosis:
         )
 
 
-def diagnose(
-    target: Target, posterior: Posterior, *, key: Key, num_samples: int = 4000
-) -> Diagnosis:
+def diagnose(posterior: Posterior, *, key: Key, num_samples: int = 4000) -> Diagnosis:
     """Compare an approximate posterior with its target.
 
     The ELBO is a mean over draws. k-hat is the shape of a generalised Pareto fitted to the largest
@@ -51,7 +49,6 @@ def diagnose(
     Vehtari et al. 2024, arXiv:1507.02646.
 
     Args:
-        target: the target.
         posterior: ``guide(params)``.
         key: a key, other than the fit's.
         num_samples: draws; at least 100.
@@ -60,6 +57,7 @@ def diagnose(
         A :class:`Diagnosis`.
 
     Raises:
+        TypeError: this is no posterior.
         ValueError: too few draws.
 
     Example:
@@ -68,14 +66,19 @@ def diagnose(
         >>> import funcvi as fv
         >>> t = fv.target(lambda x: dist.Normal(0.0, 1.0).log_prob(x["a"]),
         ...               supports={"a": constraints.real})
-        >>> guide = fv.mean_field(t, scale=1.0)
-        >>> found = fv.diagnose(t, guide(guide.start), key=jax.random.key(0))
+        >>> guide = fv.mean_field(t, scale=1.0, loc={"a": 0.0})
+        >>> found = fv.diagnose(guide(guide.init(jax.random.key(1))), key=jax.random.key(0))
         >>> abs(round(found.elbo, 2)), found.reliable
         (0.0, True)
     """
     if num_samples < 100:
         raise ValueError(f"k-hat needs at least 100 draws, got num_samples={num_samples}.")
-    log_ratio = np.asarray(log_ratios(target, posterior, key, num_samples), np.float64)
+    if not isinstance(posterior, Posterior):
+        raise TypeError(
+            f"expected a posterior, got {type(posterior).__name__}: pass guide(fit.params) alone, "
+            "which knows its target."
+        )
+    log_ratio = np.asarray(_log_ratios(posterior, key, num_samples), np.float64)
     bad = int((~np.isfinite(log_ratio)).sum())
     if bad:
         return Diagnosis(
@@ -98,6 +101,14 @@ def diagnose(
         reliable,
         _meaning(k_hat, threshold),
     )
+
+
+def _log_ratios(posterior: Posterior, key: Key, num_samples: int) -> Array:
+    """``log p(z, data) - log q(z)`` at draws z from the posterior, shape (samples,)."""
+    model_key, draw_key = jax.random.split(key)
+    z, log_q = posterior.sample_unconstrained(draw_key, (num_samples,))
+    model_keys = jax.random.split(model_key, num_samples)
+    return jax.vmap(posterior.target.log_density)(z, model_keys) - log_q
 
 
 def _meaning(k_hat: float, threshold: float) -> str:

@@ -10,18 +10,16 @@ from jax.lax import stop_gradient
 
 from funcvi import estimators as est
 from funcvi._types import Key, Params
-from funcvi.guides import Guide, Posterior
+from funcvi.guides import Guide, Posterior, check_guide
 from funcvi.sampling.draw import raw_sample
 from funcvi.sampling.flow import jump_obstacle, pathwise_obstacle, score_obstacle
-from funcvi.targets import Target
 
-__all__ = ["log_ratios", "negative_elbo"]
+__all__ = ["negative_elbo"]
 
 _ALLOWED = ("pathwise", "sticking_the_landing", "enumeration", "score_function")
 
 
 def negative_elbo(
-    target: Target,
     guide: Guide,
     *,
     num_samples: int = 16,
@@ -33,8 +31,7 @@ def negative_elbo(
     baseline; a single mixture over all sites is summed over its components.
 
     Args:
-        target: what to approximate.
-        guide: a family of posteriors over ``target``.
+        guide: a family of posteriors over its target.
         num_samples: draws at each evaluation.
         estimator: "pathwise", "sticking_the_landing", "enumeration" or "score_function" to force
             one. Sticking the landing (Roeder et al. 2017, arXiv:1703.09194) has variance zero where
@@ -53,16 +50,13 @@ def negative_elbo(
         >>> t = fv.target(lambda x: dist.LogNormal(1.0, 0.5).log_prob(x["a"]),
         ...               supports={"a": constraints.positive})
         >>> guide = fv.mean_field(t)
-        >>> loss = fv.negative_elbo(t, guide, estimator="sticking_the_landing")
+        >>> loss = fv.negative_elbo(guide, estimator="sticking_the_landing")
         >>> key = jax.random.key(0)
         >>> result = fv.fit(loss, guide.init(key), optax.adam(0.05), key=key, num_steps=1000)
-        >>> round(float(guide(result.params).base["a"].scale), 2)
+        >>> round(float(guide(result.params).marginals()["a"].scale), 2)
         0.5
     """
-    if guide.target is not target:
-        raise ValueError(
-            "this guide was made for another target: make it with fv.mean_field(target)."
-        )
+    check_guide(guide)
     if estimator is not None and estimator not in _ALLOWED:
         raise ValueError(f"estimator must be one of {', '.join(_ALLOWED)}; got {estimator!r}.")
     if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
@@ -71,20 +65,19 @@ def negative_elbo(
     def loss(params: Params, key: Key) -> Array:
         forced = est.forced_estimator.value
         chosen = estimator if forced is None else forced.use()
-        return _divergence(guide(params), target, key, num_samples, chosen)
+        return _divergence(guide(params), key, num_samples, chosen)
 
     return loss
 
 
-def _divergence(
-    posterior: Posterior, target: Target, key: Key, num_samples: int, estimator: str | None
-) -> Array:
-    base = posterior.base
+def _divergence(posterior: Posterior, key: Key, num_samples: int, estimator: str | None) -> Array:
+    target, q_all = posterior.target, posterior.unconstrained
+    base = q_all if isinstance(q_all, dict) else {"": q_all}
     model_key, key = jax.random.split(key)
 
     def log_p(z: Any) -> Array:
         keys = jax.random.split(model_key, num_samples)
-        return jax.vmap(target.log_density)(z, keys)
+        return jax.vmap(target.log_density)(posterior.sites(z.get("", z)), keys)
 
     if len(base) == 1 and estimator in (None, "enumeration"):
         ((name, q),) = base.items()
@@ -132,15 +125,3 @@ def _by_score(name: str, q: Any, estimator: str | None) -> bool:
             "or choose another family."
         )
     return wanted
-
-
-def log_ratios(target: Target, posterior: Posterior, key: Key, num_samples: int) -> Array:
-    """``log p(z, data) - log q(z)`` at draws z from the posterior, shape (samples,)."""
-    model_key, draw_key = jax.random.split(key)
-    keys = jax.random.split(draw_key, len(posterior.base))
-    z = {
-        name: raw_sample(q, k, (num_samples,))
-        for (name, q), k in zip(posterior.base.items(), keys, strict=True)
-    }
-    model_keys = jax.random.split(model_key, num_samples)
-    return jax.vmap(target.log_density)(z, model_keys) - posterior.log_prob(z)

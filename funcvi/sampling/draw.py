@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax.custom_derivatives import SymbolicZero
 
@@ -14,7 +15,7 @@ from funcvi.sampling.dtypes import own_dtype
 from funcvi.sampling.flow import pathwise_obstacle
 from funcvi.sampling.registry import draw
 
-__all__ = ["raw_sample", "sample", "unvalidated"]
+__all__ = ["checked_shape", "raw_sample", "sample", "unvalidated"]
 
 
 def sample(d: Joint, key: Key, sample_shape: tuple[int, ...] = ()) -> Any:
@@ -40,9 +41,9 @@ def sample(d: Joint, key: Key, sample_shape: tuple[int, ...] = ()) -> Any:
         >>> fv.sample({"a": dist.Normal(0.0, 1.0)}, jax.random.key(0), (4,))["a"].shape
         (4,)
     """
-    sample_shape = tuple(sample_shape)
-    if hasattr(d, "draw"):
-        return d.draw(key, sample_shape)
+    sample_shape = checked_shape(sample_shape)
+    if hasattr(d, "sample_unconstrained"):  # a posterior
+        return d.sample(key, sample_shape)
     if is_joint(d):
         members = members_of(d)
         keys = jax.random.split(key, len(members))
@@ -61,6 +62,16 @@ def sample(d: Joint, key: Key, sample_shape: tuple[int, ...] = ()) -> Any:
     if obstacle is None:
         return drawn
     return _without_gradient(obstacle, drawn, jax.tree.leaves(d))
+
+
+def checked_shape(sample_shape: object) -> tuple[int, ...]:
+    """``sample_shape`` as a tuple, or a TypeError that says how to write it."""
+    if isinstance(sample_shape, tuple | list) and all(
+        isinstance(n, int | np.integer) for n in sample_shape
+    ):
+        return tuple(int(n) for n in sample_shape)
+    hint = f": write ({sample_shape},)" if isinstance(sample_shape, int) else ""
+    raise TypeError(f"sample_shape must be a tuple of integers, got {sample_shape!r}{hint}.")
 
 
 def raw_sample(d: dist.Distribution, key: Key, sample_shape: tuple[int, ...]) -> jax.Array:

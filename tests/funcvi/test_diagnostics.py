@@ -78,7 +78,7 @@ def posterior(target, loc, scale):
 
 def test_an_exact_posterior_has_the_log_evidence_without_error():
     target = normal_target(log_evidence=-3.5)
-    found = fv.diagnose(target, posterior(target, 2.0, 1.0), key=KEY)
+    found = fv.diagnose(posterior(target, 2.0, 1.0), key=KEY)
     assert found.elbo == pytest.approx(-3.5, abs=1e-5)
     assert found.elbo_standard_error < 1e-6
     assert found.reliable
@@ -88,7 +88,7 @@ def test_an_exact_posterior_has_the_log_evidence_without_error():
 
 def test_the_elbo_and_its_error():
     target = normal_target()
-    found = fv.diagnose(target, posterior(target, 2.5, 0.8), key=KEY, num_samples=10_000)
+    found = fv.diagnose(posterior(target, 2.5, 0.8), key=KEY, num_samples=10_000)
     exact = -float(fv.kl(dist.Normal(2.5, 0.8), dist.Normal(2.0, 1.0)))
     assert abs(found.elbo - exact) < 5 * found.elbo_standard_error
     # log p - log q = (z^2 - (0.8 z + 0.5)^2) / 2 + constant with z standard normal.
@@ -103,7 +103,7 @@ def test_the_elbo_and_its_error():
 )
 def test_a_posterior_too_narrow_is_unreliable(scale, word, reliable):
     target = normal_target()
-    found = fv.diagnose(target, posterior(target, 2.0, scale), key=KEY)
+    found = fv.diagnose(posterior(target, 2.0, scale), key=KEY)
     assert found.reliable == reliable
     assert found.message.startswith(word)
     if scale < 1:
@@ -113,7 +113,7 @@ def test_a_posterior_too_narrow_is_unreliable(scale, word, reliable):
 
 def test_a_posterior_elsewhere_is_wrong():
     target = normal_target()
-    found = fv.diagnose(target, posterior(target, -3.0, 0.3), key=KEY)
+    found = fv.diagnose(posterior(target, -3.0, 0.3), key=KEY)
     assert found.k_hat > 1
     assert not found.reliable
     assert found.message.startswith("wrong; the posterior misses much of the target's mass")
@@ -123,7 +123,7 @@ def test_a_posterior_that_leaves_the_target_says_so():
     target = fv.target(
         lambda x: jnp.where(x["a"] > 0, -x["a"], -jnp.inf), supports={"a": constraints.real}
     )
-    found = fv.diagnose(target, posterior(target, 0.0, 1.0), key=KEY, num_samples=1000)
+    found = fv.diagnose(posterior(target, 0.0, 1.0), key=KEY, num_samples=1000)
     assert not found.reliable
     assert found.elbo == -np.inf
     assert "of 1000 draws have a non-finite log density" in found.message
@@ -134,11 +134,11 @@ def test_a_posterior_that_leaves_the_target_says_so():
 def test_the_threshold_depends_on_the_number_of_draws():
     # 1 - 1 / log10(1000) = 0.667, below 0.7.
     target = normal_target()
-    message = fv.diagnose(target, posterior(target, 2.0, 0.2), key=KEY, num_samples=1000).message
+    message = fv.diagnose(posterior(target, 2.0, 0.2), key=KEY, num_samples=1000).message
     assert "unreliable (above 0.67)" in message
 
 
 def test_too_few_draws_are_refused():
     target = normal_target()
     with pytest.raises(ValueError, match="at least 100 draws, got num_samples=50"):
-        fv.diagnose(target, posterior(target, 2.0, 1.0), key=KEY, num_samples=50)
+        fv.diagnose(posterior(target, 2.0, 1.0), key=KEY, num_samples=50)

@@ -29,7 +29,7 @@ def test_params_are_locs_and_scales_of_the_unconstrained_shapes():
         "scale": {"loc": (), "scale": ()},
         "weights": {"loc": (2,), "scale": (2,)},
     }
-    np.testing.assert_allclose(guide(params).base["scale"].scale, 0.2, rtol=1e-5)
+    np.testing.assert_allclose(guide(params).unconstrained["scale"].scale, 0.2, rtol=1e-5)
     assert jax.tree.map(float, guide.init(KEY)["scale"]) == jax.tree.map(float, params["scale"])
     assert guide.init(jax.random.key(1))["scale"]["loc"] != params["scale"]["loc"]
 
@@ -44,11 +44,11 @@ def test_the_start_widens_until_the_density_is_finite():
 
 def test_a_density_that_is_nowhere_finite_says_what_to_check():
     guide = fv.mean_field(fv.target(lambda x: x["a"] * jnp.nan, supports={"a": constraints.real}))
-    with pytest.raises(ValueError, match=r"non-finite at 7 starts .* check the data for NaN"):
-        guide.init(KEY, attempts=7)
+    with pytest.raises(ValueError, match=r"non-finite at 100 starts .* check the data for NaN"):
+        guide.init(KEY)
 
 
-def test_draws_hold_deterministic_sites_and_log_prob_is_the_sum():
+def test_draws_hold_deterministic_sites():
     guide = fv.mean_field(TARGET)
     posterior = guide(guide.init(KEY))
     drawn = fv.sample(posterior, KEY, (5, 2))
@@ -58,9 +58,6 @@ def test_draws_hold_deterministic_sites_and_log_prob_is_the_sum():
     np.testing.assert_allclose(
         drawn["scaled"], drawn["scale"][..., None] * drawn["weights"], rtol=1e-6
     )
-    z = fv.sample(posterior.base, KEY, (4,))
-    each = sum(d.log_prob(z[n]) for n, d in posterior.base.items())
-    np.testing.assert_allclose(posterior.log_prob(z), each, rtol=1e-6)
 
 
 def test_a_guide_works_under_jit_grad_and_vmap():

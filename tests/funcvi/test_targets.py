@@ -252,7 +252,7 @@ def test_missing_sites_and_wrong_shapes_are_named(target):
         with pytest.raises(ValueError, match=r"values are missing for \['scale'\]"):
             function(partial)
     # A scalar site given five values would be summed over them.
-    with pytest.raises(ValueError, match=r"'scale' has unconstrained shape \(\), got \(5,\)"):
+    with pytest.raises(ValueError, match=r"'scale' must have shape \(\), got \(5,\)"):
         target.log_density({**z, "scale": jnp.zeros(5)})
 
 

@@ -69,11 +69,12 @@ def test_members_of_a_joint_are_independent():
 
 def test_a_posterior_gives_constrained_values():
     target = fv.target(lambda x: G.log_prob(x["a"]), supports={"a": constraints.positive})
-    posterior = fv.mean_field(target)(fv.mean_field(target).start)
+    guide = fv.mean_field(target)
+    posterior = guide(guide.init(KEY))
     drawn = fv.sample(posterior, KEY, (4, 3))
     assert drawn["a"].shape == (4, 3)
     assert (drawn["a"] > 0).all()
-    z = fv.sample(posterior.base, KEY, (4, 3))
+    z = fv.sample(posterior.unconstrained, KEY, (4, 3))
     np.testing.assert_allclose(drawn["a"], jnp.exp(z["a"]), rtol=1e-6)
 
 

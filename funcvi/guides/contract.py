@@ -1,0 +1,192 @@
+"""What a guide and a posterior are; each family of guides is a file of its own beside this one."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax import Array
+from jax.typing import ArrayLike
+
+from funcvi._types import Key, Params
+from funcvi.sampling import sample
+from funcvi.sampling.draw import checked_shape
+from funcvi.sampling.scored import sample_and_log_prob
+from funcvi.targets import Shape, Sites, Target, leading_shape
+
+__all__ = ["Guide", "Posterior", "Unconstrained", "check_guide", "check_target"]
+
+T = TypeVar("T")
+
+#: A joint distribution on unconstrained space: site by site, or of the vector of ``target.ravel``.
+Unconstrained: TypeAlias = dict[str, dist.Distribution] | dist.Distribution
+
+#: One draw of ``Unconstrained``, with any leading axes.
+Raw: TypeAlias = Sites | Array
+
+
+@dataclass(frozen=True, eq=False)
+class Guide:
+    """A family of posteriors over a target: a record of pure functions.
+
+    Attributes:
+        target: what its posteriors approximate.
+        init: ``key -> params`` to start from; other keys start elsewhere, under ``jax.vmap`` too.
+        family: ``params -> distribution`` on unconstrained space.
+
+    ``guide(params)`` is a :class:`Posterior`. Everything works under jit, grad and vmap.
+    """
+
+    target: Target
+    init: Callable[[Key], Params]
+    family: Callable[[Params], Unconstrained]
+
+    def __call__(self, params: Params) -> "Posterior":
+        """The posterior at ``params``.
+
+        Raises:
+            TypeError: ``params`` is the result of a fit.
+        """
+        if hasattr(params, "params") and hasattr(params, "losses"):
+            raise TypeError("a guide takes params, got a fit: write guide(fit.params).")
+        return Posterior(self, params)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """A guide at some params: a joint distribution of a target's sites. A pytree of the params.
+
+    Shapes are those of the sites behind leading axes: first ``sample_shape``, then the leading
+    axes of the params where ``jax.vmap`` made them.
+    """
+
+    guide: Guide = field(metadata={"static": True})
+    params: Params
+
+    @property
+    def target(self) -> Target:
+        """What it approximates."""
+        return self.guide.target
+
+    @property
+    def unconstrained(self) -> Unconstrained:
+        """The joint distribution on unconstrained space.
+
+        ``{site: distribution}`` where the sites are independent; else one distribution of the
+        vectors of ``target.ravel``. Rebuilt from the params, so that its batch shape is theirs.
+        """
+        return self.guide.family(self.params)
+
+    def sites(self, raw: Raw) -> Sites:
+        """The unconstrained sites of a draw of ``unconstrained``, with any leading axes."""
+        return raw if isinstance(raw, Mapping) else self.target.unravel(raw)
+
+    def sample(self, key: Key, sample_shape: Shape = ()) -> Sites:
+        """Constrained values and deterministic sites, by name; what ``fv.sample`` calls.
+
+        Returns:
+            For each site an array of shape (*sample_shape, *site).
+        """
+        z = self.sites(sample(self.unconstrained, key, sample_shape))
+        return _over_leading(self.target.constrain, z, self.target.shapes)
+
+    def log_prob(self, values: Mapping[str, ArrayLike]) -> Array:
+        """Log density of constrained values by site name, by change of variables.
+
+        Args:
+            values: for each latent site an array of shape (*leading, *site); other names, such as
+                deterministic sites, are ignored.
+
+        Returns:
+            Shape (*leading).
+        """
+        target = self.target
+        latents = {name: jnp.asarray(values[name]) for name in target.shapes if name in values}
+        z = _over_leading(target.unconstrain, latents, target.value_shapes)
+        return self._log_density(z) - _over_leading(target.log_det, z, target.shapes)
+
+    def sample_and_log_prob(self, key: Key, sample_shape: Shape = ()) -> tuple[Sites, Array]:
+        """:meth:`sample`, and the log density of each draw, without inverting what was drawn."""
+        z, log_q = self.sample_unconstrained(key, sample_shape)
+        target = self.target
+        values = _over_leading(target.constrain, z, target.shapes)
+        return values, log_q - _over_leading(target.log_det, z, target.shapes)
+
+    def sample_unconstrained(self, key: Key, sample_shape: Shape = ()) -> tuple[Sites, Array]:
+        """Unconstrained sites, and the log density of each draw on unconstrained space."""
+        q = self.unconstrained
+        raw, log_q = sample_and_log_prob(q, key, checked_shape(sample_shape))
+        return self.sites(raw), log_q
+
+    def marginals(self) -> dict[str, dist.Normal]:
+        """The normal distribution of each site's entries on unconstrained space.
+
+        Raises:
+            TypeError: the marginals of this guide are not normal.
+        """
+        q = self.unconstrained
+        if isinstance(q, Mapping):
+            normals = {name: _normal(d) for name, d in q.items()}
+            found = {name: d for name, d in normals.items() if d is not None}
+            if len(found) == len(normals):
+                return found
+        elif isinstance(q, dist.MultivariateNormal | dist.LowRankMultivariateNormal):
+            scales = self.sites(jnp.sqrt(q.variance))
+            return {n: dist.Normal(loc, scales[n]) for n, loc in self.sites(q.mean).items()}
+        raise TypeError(
+            "the marginals of this guide are not normal: they are to be had of fv.mean_field, "
+            "fv.full_rank, fv.low_rank and fv.laplace; draw from the posterior instead."
+        )
+
+    def _log_density(self, z: Sites) -> Array:
+        q = self.unconstrained
+        if isinstance(q, Mapping):
+            return sum((d.log_prob(z[name]) for name, d in q.items()), jnp.zeros(()))
+        return q.log_prob(self.target.ravel(z))
+
+
+def check_target(target: object) -> None:
+    """Raises a TypeError that says what to do, unless this is a target."""
+    if isinstance(target, Target):
+        return
+    if isinstance(target, Guide | Posterior):
+        remedy = "it has one already: pass guide.target"
+    elif hasattr(target, "get_posterior"):  # numpyro's AutoGuide
+        remedy = "a numpyro autoguide does not fit here: give its model to fv.target(model, *args)"
+    else:
+        remedy = "wrap the model in fv.target(model, *args)"
+    raise TypeError(f"expected a target, got {type(target).__name__}: {remedy}.")
+
+
+def check_guide(guide: object) -> None:
+    """Raises a TypeError that says what to do, unless this is a guide."""
+    if isinstance(guide, Guide):
+        return
+    if isinstance(guide, Target):
+        remedy = "make a guide for it, such as fv.mean_field(target)"
+    elif isinstance(guide, Posterior):
+        remedy = "the loss calls the guide itself: pass posterior.guide"
+    elif hasattr(guide, "get_posterior"):
+        remedy = (
+            "a numpyro autoguide does not fit here: write "
+            "fv.mean_field(fv.target(model, *args)), or fv.full_rank"
+        )
+    else:
+        remedy = "make one with fv.mean_field(target), or fv.guide(target, family)"
+    raise TypeError(f"expected a guide, got {type(guide).__name__}: {remedy}.")
+
+
+def _normal(d: dist.Distribution) -> dist.Normal | None:
+    while isinstance(d, dist.Independent):
+        d = d.base_dist
+    return d if isinstance(d, dist.Normal) else None
+
+
+def _over_leading(function: Callable[[Sites], T], z: Sites, shapes: Mapping[str, Shape]) -> T:
+    """``function`` of one draw, mapped over the leading axes of many."""
+    for _ in leading_shape(z, shapes):
+        function = jax.vmap(function)
+    return function(z)

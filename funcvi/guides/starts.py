@@ -1,0 +1,67 @@
+"""Where guides start, and the family that a starting distribution has."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from funcvi._types import Key, Params
+from funcvi.families import family
+from funcvi.guides.contract import Guide, Unconstrained, check_target
+from funcvi.runtime_checks import require
+from funcvi.targets import Sites, Target, leading_shape
+
+__all__ = ["guide_of", "start_scales"]
+
+
+def guide_of(
+    target: Target,
+    at: Callable[[Sites, Key], Unconstrained],
+    loc: Mapping[str, ArrayLike] | None = None,
+) -> Guide:
+    """The guide whose family is that of ``at(z, key)``, and which starts at that distribution.
+
+    Args:
+        target: what to approximate.
+        at: unconstrained sites, and a key for whatever else is random at the start, to a
+            distribution there. Its parameters are learned as ``fv.unconstrain`` does.
+        loc: unconstrained sites to start from, by default ``target.start(key)``.
+    """
+    places = None if loc is None else _checked_loc(loc, target)
+    zeros = {name: jnp.zeros(shape) for name, shape in target.shapes.items()}
+    of = family(at(zeros, jax.random.key(0)))
+
+    def init(key: Key) -> Params:
+        place_key, own_key = jax.random.split(key)
+        z = target.start(place_key) if places is None else places
+        return of.inverse(at(z, own_key))
+
+    return Guide(target, init, of)
+
+
+def start_scales(scale: float | Mapping[str, ArrayLike], target: Target) -> Sites:
+    """A standard deviation for every coordinate, from one number or from one for each site."""
+    check_target(target)
+    each = scale if isinstance(scale, Mapping) else dict.fromkeys(target.shapes, scale)
+    if set(each) != set(target.shapes):
+        raise ValueError(f"scale must name the sites {list(target.shapes)}, got {list(each)}.")
+    for name, value in each.items():
+        if np.shape(value) not in ((), target.shapes[name]):
+            raise ValueError(
+                f"scale[{name!r}] must be a number or of shape {target.shapes[name]}, got shape "
+                f"{np.shape(value)}."
+            )
+    scales = {n: jnp.broadcast_to(jnp.asarray(each[n], float), s) for n, s in target.shapes.items()}
+    positive = jnp.all(target.ravel(scales) > 0)
+    return require(positive, scales, lambda: ValueError("every scale must be positive."))
+
+
+def _checked_loc(loc: Mapping[str, ArrayLike], target: Target) -> Sites:
+    if unknown := [name for name in loc if name not in target.shapes]:
+        raise ValueError(f"loc names {unknown}, which are no sites: {list(target.shapes)} are.")
+    z = {name: jnp.asarray(loc[name], float) for name in target.shapes if name in loc}
+    if lead := leading_shape(z, target.shapes):
+        raise ValueError(f"loc must have the target's unconstrained shapes, got {lead} in front.")
+    return z
