@@ -8,7 +8,7 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
 from funcvi.constraints import constraint_name
-from funcvi.sampling.flow import GATED, support_of
+from funcvi.sampling.gradients import GATED, support_of
 
 __all__ = ["check_pair"]
 

@@ -12,7 +12,12 @@ from funcvi import estimators as est
 from funcvi._types import Key, Params
 from funcvi.guides import Guide, Posterior, check_guide
 from funcvi.sampling.draw import raw_sample
-from funcvi.sampling.flow import jump_obstacle, pathwise_obstacle, score_obstacle
+from funcvi.sampling.gradients import (
+    jump_obstacle,
+    pathwise_obstacle,
+    score_obstacle,
+    with_fixed_support,
+)
 
 __all__ = ["negative_elbo"]
 
@@ -96,12 +101,14 @@ def _divergence(posterior: Posterior, key: Key, num_samples: int, estimator: str
     for name, q in base.items():
         if name in scored:
             z[name] = stop_gradient(raw_sample(stop_gradient(q), keys[name], (num_samples,)))
-            score = score + q.log_prob(z[name])
+            score = score + with_fixed_support(q, q.log_prob(z[name]))
             log_q = log_q + stop_gradient(q.log_prob(z[name]))
             continue
         z[name] = raw_sample(q, keys[name], (num_samples,))
-        landing = estimator == "sticking_the_landing"
-        log_q = log_q + (stop_gradient(q) if landing else q).log_prob(z[name])
+        if estimator == "sticking_the_landing":
+            log_q = log_q + with_fixed_support(q, stop_gradient(q).log_prob(z[name]))
+        else:
+            log_q = log_q + q.log_prob(z[name])
     f = log_q - log_p(z)
     if not scored:
         return jnp.mean(f)

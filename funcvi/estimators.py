@@ -18,7 +18,7 @@ from numpyro.distributions.mixtures import _MixtureBase
 
 from funcvi._types import Key
 from funcvi.sampling.draw import raw_sample
-from funcvi.sampling.flow import GATED, pathwise_obstacle, score_obstacle
+from funcvi.sampling.gradients import GATED, pathwise_obstacle, score_obstacle, with_fixed_support
 
 __all__ = [
     "ESTIMATORS",
@@ -60,7 +60,10 @@ def pathwise(
     name = "sticking_the_landing" if sticking_the_landing else "pathwise"
     _refuse(pathwise_obstacle(q) or (score_obstacle(q) if sticking_the_landing else None), name, q)
     x = raw_sample(q, key, (num_samples,))
-    log_q = (stop_gradient(q) if sticking_the_landing else q).log_prob(x)
+    if sticking_the_landing:
+        log_q = with_fixed_support(q, stop_gradient(q).log_prob(x))
+    else:
+        log_q = q.log_prob(x)
     return jnp.mean(log_q - log_p(x), axis=0)
 
 
@@ -78,7 +81,7 @@ def score_function(q: Any, log_p: LogProb, key: Key, num_samples: int) -> Array:
         )
     held = stop_gradient(q)
     x = stop_gradient(raw_sample(held, key, (num_samples,)))
-    log_q = q.log_prob(x)
+    log_q = with_fixed_support(q, q.log_prob(x))
     # log q inside f has a gradient of mean zero: held, it adds no variance.
     f = stop_gradient(log_q) - log_p(x)
     return jnp.mean(f + leave_one_out(f) * (log_q - stop_gradient(log_q)), axis=0)

@@ -11,7 +11,7 @@ from jax.lax import stop_gradient
 from funcvi import estimators as est
 from funcvi._types import Key
 from funcvi.sampling.draw import raw_sample, unvalidated
-from funcvi.sampling.flow import pathwise_obstacle, score_obstacle
+from funcvi.sampling.gradients import pathwise_obstacle, score_obstacle, with_fixed_support
 
 __all__ = ["expectation"]
 
@@ -87,7 +87,7 @@ def expectation(
             f"draw's baseline is the mean of the others), got {num_samples}."
         )
     x = stop_gradient(raw_sample(stop_gradient(q), key, (num_samples,)))
-    f, score = _values(function, x, q), q.log_prob(x)
+    f, score = _values(function, x, q), with_fixed_support(q, q.log_prob(x))
     return jnp.mean(f + est.leave_one_out(f) * (score - stop_gradient(score)), axis=0)
 
 

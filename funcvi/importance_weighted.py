@@ -11,7 +11,12 @@ from jax.lax import stop_gradient
 from funcvi._types import Joint, Key
 from funcvi.joints import is_joint, joint_like, members_of
 from funcvi.sampling.draw import raw_sample, unvalidated
-from funcvi.sampling.flow import jump_obstacle, pathwise_obstacle, score_obstacle
+from funcvi.sampling.gradients import (
+    jump_obstacle,
+    pathwise_obstacle,
+    score_obstacle,
+    with_fixed_support,
+)
 
 __all__ = ["negative_importance_weighted_elbo"]
 
@@ -93,7 +98,9 @@ def negative_importance_weighted_elbo(
                 f"batch element, got {jnp.shape(log_p)}: sum over the other axes."
             )
         log_q = [
-            (stop_gradient(part) if held else part).log_prob(z[name])
+            with_fixed_support(part, stop_gradient(part).log_prob(z[name]))
+            if held
+            else part.log_prob(z[name])
             for name, part in parts.items()
         ]
         return log_p - sum(log_q)

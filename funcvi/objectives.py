@@ -13,7 +13,7 @@ from funcvi._types import Joint, Key
 from funcvi.compare import check_pair
 from funcvi.joints import is_joint, members_of
 from funcvi.sampling.draw import unvalidated
-from funcvi.sampling.flow import jump_obstacle, pathwise_obstacle, score_obstacle
+from funcvi.sampling.gradients import jump_obstacle, pathwise_obstacle, score_obstacle
 
 __all__ = ["kl"]
 

@@ -2,8 +2,8 @@
 
 from funcvi.sampling.chunks import sample_in_chunks
 from funcvi.sampling.draw import sample
-from funcvi.sampling.flow import pathwise_obstacle, score_obstacle
 from funcvi.sampling.gamma import gamma_elasticity, log_standard_gamma, standard_gamma
+from funcvi.sampling.gradients import pathwise_obstacle, score_obstacle, with_fixed_support
 from funcvi.sampling.relaxed import relaxed_one_hot, straight_through_one_hot
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "score_obstacle",
     "standard_gamma",
     "straight_through_one_hot",
+    "with_fixed_support",
 ]

@@ -12,7 +12,7 @@ from jax.custom_derivatives import SymbolicZero
 from funcvi._types import Joint, Key
 from funcvi.joints import is_joint, joint_like, members_of
 from funcvi.sampling.dtypes import own_dtype
-from funcvi.sampling.flow import pathwise_obstacle
+from funcvi.sampling.gradients import pathwise_obstacle
 from funcvi.sampling.registry import draw
 
 __all__ = ["checked_shape", "raw_sample", "sample", "unvalidated"]

@@ -10,7 +10,7 @@ import pytest
 from numpyro.distributions import transforms as nt
 
 import funcvi as fv
-from funcvi.sampling.flow import pathwise_obstacle
+from funcvi.sampling.gradients import pathwise_obstacle
 from funcvi.sampling.mixture import mixture_obstacle
 from tests.funcvi.sampling.test_mixture import KEY, same, slopes
 

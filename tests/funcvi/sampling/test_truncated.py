@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 import funcvi as fv
-from funcvi.sampling.flow import pathwise_obstacle
+from funcvi.sampling.gradients import pathwise_obstacle
 
 KEY = jax.random.key(2)
 N = 20_000

@@ -9,7 +9,7 @@ from scipy import special, stats
 
 import funcvi as fv
 from funcvi.sampling.circular import angles_of
-from funcvi.sampling.flow import pathwise_obstacle
+from funcvi.sampling.gradients import pathwise_obstacle
 from funcvi.sampling.von_mises import _angle, centred_von_mises, von_mises_pull
 
 KEY = jax.random.key(8)

@@ -9,10 +9,17 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 from numpyro.distributions import constraints
+from numpyro.distributions import transforms as nt
 
 import funcvi as fv
 from funcvi.sampling.draw import raw_sample
-from funcvi.sampling.flow import members, pathwise_obstacle, score_obstacle, support_of
+from funcvi.sampling.gradients import (
+    members,
+    pathwise_obstacle,
+    score_obstacle,
+    support_of,
+    with_fixed_support,
+)
 from tests.funcvi.catalogue import CATALOGUE, NESTINGS, SINGLE
 
 ALL = {**SINGLE, **NESTINGS}
@@ -79,16 +86,15 @@ def mean_and_error(x: Any) -> tuple[Any, Any]:
 
 
 def obstacle_to_the_score(name: str) -> str | None:
-    """The obstacle with the params traced, as inside a gradient: a support may move with them."""
+    """The obstacle where all params are learned: a support may move with them."""
     params, q = fv.unconstrain(ALL[name]())
-    found: list[Any] = []
-
-    def note(params: Any) -> Any:
-        found.append(score_obstacle(q(params)))
-        return 0.0
-
-    jax.eval_shape(note, params)
-    return found[0]
+    if (obstacle := score_obstacle(q(params))) is not None:
+        return obstacle
+    try:
+        jax.eval_shape(jax.grad(lambda params: with_fixed_support(q(params), 0.0)), params)
+    except ValueError as refusal:
+        return str(refusal)
+    return None
 
 
 COMPARED = [n for n in PATHWISE if jax.tree.leaves(fv.unconstrain(ALL[n]())[0])]
@@ -228,16 +234,91 @@ def test_no_score_obstacle(name: str) -> None:
     assert obstacle_to_the_score(name) is None
 
 
-def test_a_freed_bound_moves_the_support() -> None:
-    params, q = fv.unconstrain(dist.TruncatedNormal(0.3, 1.2, low=-0.5), low=fv.free())
+# ---- edges that move ----------------------------------------------------------------------------
 
-    def moved(params: Any) -> Any:
-        assert "moves" in (score_obstacle(q(params)) or "")
-        assert "moves" in (score_obstacle({"x": q(params)}) or "")
-        return 0.0
 
-    jax.jit(moved)(params)
-    assert score_obstacle(q(params)) is None  # nothing is differentiated here
+def in_scan(f: Any) -> Any:
+    return lambda *a: jax.lax.scan(lambda c, _: (c + f(*a), None), 0.0, None, length=2)[0]
+
+
+def stacked(f: Any) -> Any:
+    return lambda w, x: jax.vmap(f)(w[None], x[None]).sum()
+
+
+#: Of a loss of a learned scalar and of data, the derivative in the first.
+TRANSFORMS: dict[str, Any] = {
+    "grad": jax.grad,
+    "jit of grad": lambda f: jax.jit(jax.grad(f)),
+    "grad of jit": lambda f: jax.grad(jax.jit(f)),
+    "vmap of grad": lambda f: lambda w, x: jax.vmap(jax.grad(f))(w[None], x[None]),
+    "vmap of grad over data": lambda f: lambda w, x: jax.vmap(jax.grad(f), (None, 0))(w, x[None]),
+    "grad of vmap": lambda f: jax.grad(stacked(f)),
+    "grad of scan": lambda f: jax.grad(in_scan(f)),
+    "scan of grad": lambda f: in_scan(jax.grad(f)),
+    "hessian": jax.hessian,
+    "jvp of grad": lambda f: lambda w, x: jax.jvp(lambda w: jax.grad(f)(w, x), (w,), (w,)),
+    "jvp": lambda f: lambda w, x: jax.jvp(lambda w: f(w, x), (w,), (w,)),
+    "linearize": lambda f: lambda w, x: jax.linearize(lambda w: f(w, x), w)[1](w),
+    "checkpoint": lambda f: jax.grad(jax.checkpoint(f)),
+    "cond": lambda f: jax.grad(lambda w, x: jax.lax.cond(x > 0, f, f, w, x)),
+}
+#: Distributions of an edge of their support and of another parameter.
+EDGES: dict[str, Any] = {
+    "truncated": lambda edge, w: dist.TruncatedNormal(w, 1.2, low=edge),
+    "Uniform": lambda edge, w: dist.Uniform(edge, 4.0),
+    "wrapped": lambda edge, w: dist.Pareto(jnp.exp(edge), 2.0).expand([2]).to_event(1),
+    "moved along": lambda edge, w: dist.TransformedDistribution(
+        dist.Exponential(jnp.exp(w)), nt.AffineTransform(edge, 2.0)
+    ),
+    "one of a mixture": lambda edge, w: dist.MixtureGeneral(
+        dist.Categorical(logits=jnp.stack([w, 0.0])),
+        [dist.Normal(w, 1.0), dist.Uniform(edge, 4.0)],
+        support=constraints.real,
+    ),
+    "joint": lambda edge, w: {"a": dist.Normal(w, 1.0), "b": [dist.Levy(edge, 2.0)]},
+}
+
+
+def score(d: Any) -> Any:
+    log_q = sum(jnp.sum(m.log_prob(jnp.full(m.shape(), 3.7))) for m in members(d))
+    return with_fixed_support(d, log_q)
+
+
+@pytest.mark.parametrize(
+    ("name", "transform"),
+    [*(("truncated", t) for t in TRANSFORMS), *((name, "jit of grad") for name in EDGES)],
+)
+def test_a_learned_edge_is_refused_and_data_is_not(name: str, transform: str) -> None:
+    make, derivative = EDGES[name], TRANSFORMS[transform]
+    w, data = jnp.asarray(0.4), jnp.asarray(-0.5)
+    with pytest.raises(ValueError, match="moves with its parameters"):
+        derivative(lambda w, x: score(make(w, x)))(w, data)
+    with pytest.raises(ValueError, match="moves with its parameters"):
+        derivative(lambda w, x: score(jax.tree.map(jnp.asarray, make(w, x))))(w, data)
+
+    def fixed(w: Any, x: Any) -> Any:
+        return score(make(x, w)) + score(jax.lax.stop_gradient(make(w, x))) + w**2
+
+    slopes = jax.tree.leaves(derivative(fixed)(w, data))
+    assert all(np.isfinite(s).all() and np.any(s) for s in slopes)
+
+
+def test_the_remedy_is_named() -> None:
+    with pytest.raises(ValueError, match='use estimator="pathwise"'):
+        jax.grad(lambda low: score(dist.Uniform(low, 4.0)))(0.0)
+    with pytest.raises(ValueError, match="or choose another family"):
+        jax.grad(lambda low: score(EDGES["one of a mixture"](low, 0.4)))(0.0)
+
+
+def test_values_keep_their_own_derivative_and_structure() -> None:
+    def f(w: Any) -> Any:
+        d = dist.Uniform(-1.0, jnp.array([2.0, 3.0]))
+        kept = with_fixed_support(d, {"a": w**2, "n": jnp.arange(3)})
+        assert kept["n"].shape == (3,)
+        return kept["a"]
+
+    assert float(jax.grad(f)(1.5)) == pytest.approx(3.0)
+    assert float(jax.grad(jax.grad(f))(1.5)) == pytest.approx(2.0)
 
 
 def test_members_of_a_joint_in_order() -> None:

@@ -6,10 +6,13 @@ on the weights, silently. So this asks the type, and a test compares every entry
 with a score-function estimate.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
+from jax.custom_derivatives import SymbolicZero
 from numpyro.distributions import constraints
 from numpyro.distributions import transforms as nt
 from numpyro.distributions.discrete import ZeroInflatedLogits, ZeroInflatedProbs
@@ -27,7 +30,13 @@ __all__ = [
     "pathwise_obstacle",
     "score_obstacle",
     "support_of",
+    "with_fixed_support",
 ]
+
+T = TypeVar("T")
+
+# Where a distribution keeps those that it is made of, one or a list.
+_INNER = ("base_dist", "component_distribution", "marginal_dist")
 
 _WRAPPERS = (
     dist.Independent,
@@ -135,8 +144,19 @@ def jump_obstacle(q: Any, p: Any = None) -> str | None:
 def score_obstacle(d: Any) -> str | None:
     """Why a score-function gradient would be biased or undefined; None if it is right.
 
-    The identity behind it moves a derivative inside an integral, so the support must stand still
-    and the density must be that of the draws.
+    The identity behind it moves a derivative inside an integral, so the density must be that of the
+    draws, and the support must stand still. Whether it does depends on what is differentiated:
+    ``with_fixed_support`` asks that where it is known.
+
+    Args:
+        d: a distribution or a joint of them.
+
+    Example:
+        >>> import numpyro.distributions as dist
+        >>> score_obstacle(dist.Poisson(2.0)) is None
+        True
+        >>> score_obstacle(dist.Delta(0.0))
+        'Delta has no normalised density'
     """
     if is_joint(d):
         return next((o for m in members(d) if (o := score_obstacle(m))), None)
@@ -145,54 +165,122 @@ def score_obstacle(d: Any) -> str | None:
         return f"draws of {name} do not follow its log_prob, which is a likelihood"
     if isinstance(d, (dist.ImproperUniform, dist.Unit, dist.Delta)):
         return f"{name} has no normalised density"
-    if _moves(d):
-        return f"the support of {name} moves with its parameters"
-    if isinstance(d, dist.FoldedDistribution):
-        return score_obstacle(d.base_dist)
     if isinstance(d, dist.MaskedDistribution) and d._mask is not True:
         return f"draws of {name} do not follow its log_prob, which is zero where masked"
     if isinstance(d, _WRAPPERS):
-        if isinstance(d, dist.TransformedDistribution) and _carries_edges(d):
-            return f"the support of {name} moves with the parameters of its transforms"
         return score_obstacle(d.base_dist)
     return None
 
 
-def _moves(d: dist.Distribution) -> bool:
+def with_fixed_support(d: Any, values: T) -> T:
+    """``values``, which must not be differentiated in anything that moves the support of d.
+
+    The log densities of a score-function, sticking-the-landing or doubly reparameterised gradient
+    go through here: those gradients are biased where an edge of the support is learned. An edge
+    that is data, or held by ``jax.lax.stop_gradient``, is no obstacle.
+
+    Args:
+        d: a distribution or a joint of them.
+        values: a pytree of arrays; it is returned as it is, with its own derivative.
+
+    Raises:
+        ValueError: when it is differentiated, eagerly or under jit, with respect to something that
+            an edge depends on.
+
+    Example:
+        >>> import jax, numpyro.distributions as dist
+        >>> def score(low):
+        ...     d = dist.Uniform(low, 1.0)
+        ...     return with_fixed_support(d, d.log_prob(0.5))
+        >>> float(score(0.0))
+        0.0
+        >>> jax.grad(score)(0.0)
+        Traceback (most recent call last):
+            ...
+        ValueError: the support of Uniform moves with its parameters, so this gradient ...
+    """
+    for member in members(d):
+        edges = [x for x in jax.tree.leaves(_edges(member)) if _is_float(x)]
+        if edges:
+            values = _guarded(member, edges, values)
+    return values
+
+
+def _guarded(d: Any, edges: list[Any], values: T) -> T:
+    @jax.custom_jvp
+    def identity(values: T, edges: list[Any]) -> T:
+        return values
+
+    def rule(primals: Any, tangents: Any) -> Any:
+        if any(not isinstance(t, SymbolicZero) for t in jax.tree.leaves(tangents[1])):
+            raise ValueError(_moving_support(d))
+        return primals[0], jax.tree.map(_tangent, primals[0], tangents[0])
+
+    identity.defjvp(rule, symbolic_zeros=True)
+    return identity(values, edges)
+
+
+def _tangent(value: Any, tangent: Any) -> Any:
+    if not isinstance(tangent, SymbolicZero):
+        return tangent
+    return np.zeros(jnp.shape(value), tangent.dtype)
+
+
+def _moving_support(d: Any) -> str:
+    instead = "choose another family"
+    if pathwise_obstacle(d) is None:
+        instead = 'use estimator="pathwise"'
+    return (
+        f"the support of {type(d).__name__} moves with its parameters, so this gradient would be "
+        f"biased.\nHold the edges (fv.fixed, jax.lax.stop_gradient), or {instead}."
+    )
+
+
+def _is_float(x: Any) -> bool:
+    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def _edges(d: dist.Distribution) -> list[Any]:
+    """What the edges of the support are made of."""
     bounds = support_of(d)
     edges = [getattr(bounds, b, None) for b in ("lower_bound", "upper_bound")]
-    return _is_traced(edges)
+    parts = [getattr(d, name, None) for name in _INNER]
+    parts += getattr(d, "component_distributions", None) or []
+    for part in parts:
+        if isinstance(part, dist.Distribution):
+            edges += _edges(part)
+    if isinstance(d, dist.TransformedDistribution):
+        edges += _carried_by(d)
+    return edges
 
 
-def _carries_edges(d: dist.TransformedDistribution) -> bool:
-    """Whether a learned transform acts where the support has an edge.
+def _carried_by(d: dist.TransformedDistribution) -> list[Any]:
+    """The parameters of the transforms that act where the support has an edge.
 
     numpyro's own answer, the codomain of the last transform, forgets the edges that an affine one
     carries along.
     """
     whole = _is_whole(support_of(d.base_dist))
-    parts = list(d.transforms)
+    parts, moving = list(d.transforms), []
     while parts:
         part = parts.pop(0)
         if isinstance(part, nt.ComposeTransform):
             parts = [*part.parts, *parts]
             continue
-        if not whole and _is_traced(part) and not isinstance(part, nt.PowerTransform):
-            return True
+        if not whole and not isinstance(part, nt.PowerTransform):
+            moving += jax.tree.leaves(part)
         whole = whole and _is_whole(_base(part.codomain))
-    return False
+    return moving
 
 
 def _is_whole(constraint: Any) -> bool:
     return constraint is constraints.real
 
 
-def _is_traced(tree: Any) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
-
-
 def support_of(d: dist.Distribution) -> Any:
     """The support with the wrapping into events taken off."""
+    if isinstance(d, dist.Levy):
+        return constraints.greater_than(d.loc)  # numpyro's own is lost when a pytree is rebuilt
     return _base(d.support)
 
 
