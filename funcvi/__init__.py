@@ -12,7 +12,7 @@ from funcvi.objectives import kl
 from funcvi.fitting import Fit, fit
 from funcvi.gradient_check import GradientCheck, check_gradients
 from funcvi.targets import Target, target
-from funcvi.guides import Guide, Posterior, mean_field
+from funcvi.guides import Guide, Posterior, full_rank, guide, laplace, low_rank, mean_field
 from funcvi.elbo import negative_elbo
 from funcvi.expectations import expectation
 from funcvi.importance_weighted import negative_importance_weighted_elbo
@@ -48,7 +48,11 @@ __all__ = [
     "target",
     "Guide",
     "Posterior",
+    "guide",
     "mean_field",
+    "full_rank",
+    "low_rank",
+    "laplace",
     "negative_elbo",
     "negative_importance_weighted_elbo",
     "expectation",

@@ -13,7 +13,7 @@ from funcvi.guides.contract import Guide, Unconstrained, check_target
 from funcvi.runtime_checks import require
 from funcvi.targets import Sites, Target, leading_shape
 
-__all__ = ["guide_of", "start_scales"]
+__all__ = ["checked_sites", "guide_of", "start_scales"]
 
 
 def guide_of(
@@ -29,7 +29,8 @@ def guide_of(
             distribution there. Its parameters are learned as ``fv.unconstrain`` does.
         loc: unconstrained sites to start from, by default ``target.start(key)``.
     """
-    places = None if loc is None else _checked_loc(loc, target)
+    check_target(target)
+    places = None if loc is None else checked_sites(loc, target)
     zeros = {name: jnp.zeros(shape) for name, shape in target.shapes.items()}
     of = family(at(zeros, jax.random.key(0)))
 
@@ -58,7 +59,8 @@ def start_scales(scale: float | Mapping[str, ArrayLike], target: Target) -> Site
     return require(positive, scales, lambda: ValueError("every scale must be positive."))
 
 
-def _checked_loc(loc: Mapping[str, ArrayLike], target: Target) -> Sites:
+def checked_sites(loc: Mapping[str, ArrayLike], target: Target) -> Sites:
+    """``loc`` as arrays of the target's unconstrained shapes; anything else is refused."""
     if unknown := [name for name in loc if name not in target.shapes]:
         raise ValueError(f"loc names {unknown}, which are no sites: {list(target.shapes)} are.")
     z = {name: jnp.asarray(loc[name], float) for name in target.shapes if name in loc}

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import jax
+import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 
@@ -32,13 +33,18 @@ def sample_and_log_prob(
         >>> bool(abs(log_q - dist.LogNormal(0.0, 1.0).log_prob(x)).max() < 1e-5)
         True
     """
-    if isinstance(d, Mapping):
-        keys = jax.random.split(key, len(d))
-        pairs = {
-            name: sample_and_log_prob(member, k, sample_shape)
-            for (name, member), k in zip(d.items(), keys, strict=True)
-        }
-        return {n: x for n, (x, _) in pairs.items()}, sum(log_q for _, log_q in pairs.values())
+    if not isinstance(d, Mapping):
+        return _one(d, key, sample_shape)
+    keys = jax.random.split(key, len(d))
+    pairs = {
+        name: _one(member, k, sample_shape)
+        for (name, member), k in zip(d.items(), keys, strict=True)
+    }
+    total = sum((log_q for _, log_q in pairs.values()), jnp.zeros(()))
+    return {name: x for name, (x, _) in pairs.items()}, total
+
+
+def _one(d: dist.Distribution, key: Key, sample_shape: tuple[int, ...]) -> tuple[Array, Array]:
     if hasattr(d, "sample_and_log_prob"):
         return d.sample_and_log_prob(key, sample_shape)
     if type(d).log_prob is not dist.TransformedDistribution.log_prob:

@@ -1,0 +1,183 @@
+"""``fv.guide``: a guide of any family over a target's unconstrained space."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from numpyro.distributions import flows, transforms
+
+from funcvi._types import Key, Params
+from funcvi.families import unconstrain
+from funcvi.guides.contract import Guide, Unconstrained, check_target
+from funcvi.guides.foreign import FlowjaxLike, from_flowjax
+from funcvi.targets import Shape, Target
+
+__all__ = ["guide"]
+
+Pair = tuple[Params, Callable[[Params], Unconstrained]]
+
+# Their weights are hidden in a function.
+_NETWORKS = (flows.InverseAutoregressiveTransform, flows.BlockNeuralAutoregressiveTransform)
+_CHILDREN = (
+    "base_dist",
+    "component_distribution",
+    "component_distributions",
+    "transforms",
+    "parts",
+    "base_transform",
+)
+
+
+def guide(
+    target: Target,
+    family: dist.Distribution | Mapping[str, dist.Distribution] | Pair | FlowjaxLike,
+    *,
+    spread: float = 1.0,
+) -> Guide:
+    """A guide of any family: a mixture, a flow, independent distributions of your choice.
+
+    Args:
+        target: made by :func:`fv.target`.
+        family: one of
+
+            - a numpyro distribution of the vectors of ``target.ravel``, of event shape
+              ``(target.size,)``, as a template: its parameters are learned as
+              :func:`fv.unconstrain` does;
+            - a dict with a distribution for each site, of the site's unconstrained shape;
+            - ``(params, function)``, where ``function(params)`` is one of these: from
+              ``fv.unconstrain``, or any pure function (a flow with a network inside, say);
+            - a distribution of flowjax of shape ``(target.size,)``; its floating-point arrays
+              are learned.
+        spread: how far starts are from the given parameters. To each location (a leaf of the
+            params called ``loc``) a start of the target is added, times ``spread``; to every other
+            leaf normal noise of standard deviation ``0.1 * spread``. So each component of a mixture
+            starts somewhere of its own; 0 starts exactly as given.
+
+    Returns:
+        A :class:`Guide`.
+
+    Raises:
+        TypeError: this is no target, or no family.
+        ValueError: the event shape is not the target's, or a transform would not be learned.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
+        >>> from numpyro.distributions import constraints
+        >>> import funcvi as fv
+        >>> t = fv.target(lambda x: jnp.logaddexp(-(x["a"] - 3) ** 2, -(x["a"] + 3) ** 2),
+        ...               supports={"a": constraints.real})
+        >>> two = dist.MixtureSameFamily(dist.Categorical(logits=jnp.zeros(2)),
+        ...                              dist.Normal(jnp.zeros(2), jnp.ones(2)))
+        >>> guide = fv.guide(t, {"a": two})
+        >>> guide(guide.init(jax.random.key(0))).unconstrained["a"].mixture_size
+        2
+    """
+    check_target(target)
+    params, function = _params_and_function(target, family)
+
+    def check(params: Params) -> None:
+        _check_shapes(target, function(params))
+
+    jax.eval_shape(check, params)
+    return Guide(target, lambda key: _scattered(params, target, key, spread), function)
+
+
+def _params_and_function(target: Target, family: object) -> Pair:
+    if isinstance(family, FlowjaxLike):
+        return from_flowjax(family)
+    if isinstance(family, tuple) and len(family) == 2 and callable(family[1]):
+        params, function = family
+        return params, lambda params: _as_events(target, function(params))
+    if not isinstance(family, Mapping | dist.Distribution):
+        raise TypeError(
+            "family must be a distribution, a dict with one for each site, (params, function), or "
+            f"a flowjax distribution; got {type(family).__name__}."
+        )
+    _check_learnable(family)
+    return unconstrain(_as_events(target, family))
+
+
+def _as_events(target: Target, q: Unconstrained) -> Unconstrained:
+    """The same, with batch axes of a site's shape made its event."""
+    if not isinstance(q, Mapping):
+        return q
+    return {name: _as_event(d, target.shapes.get(name)) for name, d in q.items()}
+
+
+def _as_event(d: dist.Distribution, shape: Shape | None) -> dist.Distribution:
+    entries = isinstance(d, dist.Distribution) and d.batch_shape and d.shape() == shape
+    return d.to_event(len(d.batch_shape)) if entries else d
+
+
+def _check_shapes(target: Target, q: Unconstrained) -> None:
+    if isinstance(q, Mapping):
+        if set(q) != set(target.shapes):
+            raise ValueError(
+                f"family must name the sites {list(target.shapes)}, got {list(q)}: give each one "
+                "a distribution."
+            )
+        for name, shape in target.shapes.items():
+            _check_shape(f"family[{name!r}]", q[name], shape, "the site's unconstrained shape")
+    else:
+        _check_shape("family", q, (target.size,), "the target's size")
+
+
+def _check_shape(label: str, d: dist.Distribution, shape: Shape, meaning: str) -> None:
+    if not isinstance(d, dist.Distribution):
+        raise TypeError(f"{label} must be a numpyro distribution, got {type(d).__name__}.")
+    if (d.batch_shape, d.event_shape) != ((), shape):
+        remedy = f": add .to_event({len(d.batch_shape)})" if d.batch_shape == shape != () else ""
+        raise ValueError(
+            f"{label} must have event shape {shape}, {meaning}, and no batch shape; got event "
+            f"shape {d.event_shape} and batch shape {d.batch_shape}{remedy}."
+        )
+    if d.is_discrete:
+        raise ValueError(f"{label} must be continuous, got {type(d).__name__}.")
+
+
+def _check_learnable(q: Unconstrained) -> None:
+    """Refuses transforms whose parameters a template would hold fixed in silence."""
+    for d in jax.tree.leaves(q, is_leaf=lambda x: isinstance(x, dist.Distribution)):
+        for transform in _transforms_of(d):
+            kind = type(transform)
+            foreign = not kind.__module__.startswith(("numpyro.", "funcvi."))
+            if isinstance(transform, _NETWORKS) or (
+                foreign and not isinstance(transform, transforms.ParameterFreeTransform)
+            ):
+                raise ValueError(
+                    f"the parameters of {kind.__name__} would not be learned: pass (params, "
+                    "function), where function(params) builds the distribution."
+                )
+
+
+def _transforms_of(d: object) -> Iterator[transforms.Transform]:
+    if isinstance(d, transforms.Transform):
+        yield d
+    if isinstance(d, list | tuple):
+        children = list(d)
+    else:
+        children = [getattr(d, name) for name in _CHILDREN if hasattr(d, name)]
+    for child in children:
+        yield from _transforms_of(child)
+
+
+def _scattered(params: Params, target: Target, key: Key, spread: float) -> Params:
+    """The params of one start."""
+    paths, tree = jax.tree_util.tree_flatten_with_path(params)
+    place_key, key = jax.random.split(key)
+    place = target.start(place_key)
+    keys = jax.random.split(key, len(paths))
+    leaves = []
+    for (path, leaf), k in zip(paths, keys, strict=True):
+        names = [getattr(step, "key", None) for step in path]
+        site = names[0] if names and names[0] in target.shapes else None
+        shape = (target.size,) if site is None else target.shapes[site]
+        lead = jnp.shape(leaf)[: jnp.ndim(leaf) - len(shape)]
+        if names[-1:] == ["loc"] and jnp.shape(leaf) == (*lead, *shape):
+            z = target.start(k, lead) if lead else place
+            moved = spread * (target.ravel(z) if site is None else z[site])
+        else:
+            moved = 0.1 * spread * jax.random.normal(k, jnp.shape(leaf))
+        leaves.append(leaf + moved.astype(jnp.result_type(leaf)))
+    return jax.tree.unflatten(tree, leaves)

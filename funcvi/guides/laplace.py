@@ -1,0 +1,153 @@
+"""Laplace: the normal distribution that has the target's curvature at a mode."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax import Array
+from jax.typing import ArrayLike
+
+from funcvi._types import Key, Params
+from funcvi.families import family
+from funcvi.guides.contract import Guide, check_target
+from funcvi.guides.starts import checked_sites
+from funcvi.programs import run
+from funcvi.targets import Target
+
+__all__ = ["laplace"]
+
+_WIDEST = 2.0  # standard deviation in a direction without curvature: as wide as the starts
+_CLOSE = 1e-5  # nats below the mode: within 0.5 % of a standard deviation
+
+
+def laplace(
+    target: Target, *, loc: Mapping[str, ArrayLike] | None = None, num_steps: int = 200
+) -> Guide:
+    """The normal distribution with the curvature of the log density at a mode.
+
+    ``guide.init(key)`` climbs there from a start, so ``guide(guide.init(key))`` is the
+    approximation: no fit is needed, and one from there is a full-rank fit. Where the Hessian has
+    directions that do not curve downwards (a saddle, a flat one), a UserWarning says so, and the
+    standard deviation there is at most 2.
+
+    MacKay 1992, doi:10.1162/neco.1992.4.3.448.
+
+    Args:
+        target: made by :func:`fv.target`. Its log density must be twice differentiable; the
+            Hessian has size² entries.
+        loc: unconstrained sites to climb from; by default ``target.start(key)``.
+        num_steps: Newton steps at most; a UserWarning says if that was too few.
+
+    Returns:
+        A :class:`Guide` with the params of :func:`fv.full_rank`.
+
+    Raises:
+        TypeError: this is no target.
+
+    Example:
+        >>> import jax, numpyro.distributions as dist
+        >>> from numpyro.distributions import constraints
+        >>> import funcvi as fv
+        >>> t = fv.target(lambda x: dist.Normal(3.0, 0.5).log_prob(x["a"]),
+        ...               supports={"a": constraints.real})
+        >>> guide = fv.laplace(t)
+        >>> q = guide(guide.init(jax.random.key(0))).marginals()["a"]
+        >>> round(float(q.loc), 3), round(float(q.scale), 3)
+        (3.0, 0.5)
+    """
+    check_target(target)
+
+    def height(x: Array) -> Array:
+        return -target.log_density(target.unravel(x))
+
+    def init(key: Key) -> Params:
+        start = target.ravel(target.start(key) if loc is None else checked_sites(loc, target))
+        mode, factor, flat, left = run(partial(_curvature_at_mode, height, num_steps), start)
+        jax.debug.callback(_report, flat, left, target.size, num_steps)
+        return of.inverse(dist.MultivariateNormal(mode, scale_tril=factor))
+
+    of = family(dist.MultivariateNormal(jnp.zeros(target.size), scale_tril=jnp.eye(target.size)))
+    return Guide(target, init, of)
+
+
+class _Climb(NamedTuple):
+    x: Array
+    height: Array
+    slope: Array
+    hessian: Array
+    damping: Array
+    left: Array  # how much lower the quadratic model's minimum is, nats
+    steps: Array
+
+
+def _curvature_at_mode(
+    height: Callable[[Array], Array], num_steps: int, start: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Mode, Cholesky factor of the covariance, number of uncurved directions, nats left to climb.
+
+    Newton steps that follow every direction downwards, damped until they descend
+    (Dauphin et al. 2014, arXiv:1406.2572; Levenberg and Marquardt).
+    """
+
+    def at(x: Array) -> tuple[Array, Array, Array]:
+        value, slope = jax.value_and_grad(height)(x)
+        return value, slope, jax.hessian(height)(x)
+
+    def step(now: _Climb) -> _Climb:
+        curvature, axes, _ = _precisions(now.hessian)
+        along = axes.T @ now.slope
+        x = now.x - axes @ (along / (curvature + now.damping))
+        value, slope, hessian = at(x)
+        rounding = 4 * jnp.finfo(x.dtype).eps * jnp.abs(now.height)
+        better = (value <= now.height + rounding) & jnp.all(jnp.isfinite(hessian))
+        new = _Climb(x, value, slope, hessian, now.damping / 10, now.left, now.steps)
+        worse = now._replace(damping=10 * now.damping + 1e-3 * jnp.max(curvature))
+        chosen = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, worse)
+        return chosen._replace(left=_nats_left(chosen), steps=now.steps + 1)
+
+    zero = jnp.zeros((), start.dtype)
+    first = _Climb(start, *at(start), zero, zero, jnp.zeros((), jnp.int32))
+    first = first._replace(left=_nats_left(first))
+    end = jax.lax.while_loop(lambda now: (now.left > _CLOSE) & (now.steps < num_steps), step, first)
+    precision, axes, curved = _precisions(end.hessian)
+    # Of A = V diag(1 / sqrt(precision)) the covariance is A A^T, so R^T of A^T = Q R is its
+    # Cholesky factor up to signs: no square is taken, so none is lost to rounding.
+    upper = jnp.linalg.qr((axes / jnp.sqrt(precision)).T, mode="r")
+    factor = (upper * jnp.sign(jnp.diagonal(upper))[:, None]).T
+    return end.x, factor, jnp.sum(~curved), end.left
+
+
+def _precisions(hessian: Array) -> tuple[Array, Array, Array]:
+    """Positive precisions along the axes of the Hessian, the axes, and which were positive."""
+    curvature, axes = jnp.linalg.eigh(hessian)
+    size = jnp.abs(curvature)
+    rounding = 10 * len(curvature) * jnp.finfo(hessian.dtype).eps * jnp.max(size)
+    curved = curvature > rounding
+    return jnp.where(curved, curvature, jnp.maximum(size, _WIDEST**-2)), axes, curved
+
+
+def _nats_left(now: _Climb) -> Array:
+    precision, axes, _ = _precisions(now.hessian)
+    return jnp.sum((axes.T @ now.slope) ** 2 / precision) / 2
+
+
+def _report(flat: ArrayLike, left: ArrayLike, size: int, num_steps: int) -> None:
+    if (count := int(np.max(flat))) > 0:
+        warnings.warn(
+            f"laplace: the Hessian is not positive definite: in {count} of {size} directions the "
+            "log density does not curve downwards at the end of the climb (a saddle, a flat or an "
+            "unidentified direction). Their standard deviations are a guess, at most "
+            f"{_WIDEST:.0f}: fit fv.full_rank instead, or give loc to climb from elsewhere.",
+            stacklevel=2,
+        )
+    if not (gap := float(np.max(left))) <= _CLOSE:
+        warnings.warn(
+            f"laplace: no mode within {num_steps} steps: about {gap:.2g} nats are left to climb. "
+            "Raise num_steps, or give loc nearer to the mode.",
+            stacklevel=2,
+        )

@@ -1,0 +1,126 @@
+"""A target from a numpyro model."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax import Array
+from jax.typing import ArrayLike
+from numpyro import handlers
+from numpyro.infer.util import log_density as model_log_density
+from numpyro.primitives import Messenger
+
+from funcvi._types import Key
+from funcvi.constraints import bijection_for, constraint_name
+from funcvi.targets.record import Shape, Sites, Target, check_shapes, log_det_of
+
+__all__ = ["Model", "from_model"]
+
+Model: TypeAlias = Callable[..., object]
+Message: TypeAlias = dict[str, Any]  # numpyro's own: a site of a trace
+
+
+class _Constrain(Messenger):
+    """Gives each latent site the constrained image of its unconstrained value.
+
+    The bijection is that of the site's support at that moment, so a support may depend on the
+    values of earlier sites. Collects the log determinants as it goes.
+    """
+
+    def __init__(self, fn: Model, z: Sites) -> None:
+        super().__init__(fn)
+        self.z = z
+        self.log_det: Array = jnp.zeros(())
+
+    def process_message(self, msg: Message) -> None:
+        if msg["type"] != "sample" or msg["is_observed"] or msg["name"] not in self.z:
+            return
+        bijection = bijection_for(msg["fn"].support)
+        z = self.z[msg["name"]]
+        value = bijection(z)
+        msg["value"] = value
+        self.log_det = self.log_det + log_det_of(bijection, z, value)
+
+
+class _Unconstrain(Messenger):
+    """Records the unconstrained value of each latent site of a substituted model."""
+
+    def __init__(self, fn: Model, names: Mapping[str, Shape]) -> None:
+        super().__init__(fn)
+        self.names = names
+        self.z: Sites = {}
+
+    def postprocess_message(self, msg: Message) -> None:
+        if msg["type"] == "sample" and msg["name"] in self.names:
+            self.z[msg["name"]] = bijection_for(msg["fn"].support).inv(msg["value"])
+
+
+def from_model(model: Model, args: tuple[object, ...], kwargs: dict[str, object]) -> Target:
+    """The target of a model at its data."""
+    fixed_key = jax.random.key(0)
+    seeded = handlers.seed(model, fixed_key)
+    sites = _latent_sites(handlers.trace(seeded).get_trace(*args, **kwargs))
+    value_shapes = {name: jnp.shape(site["value"]) for name, site in sites.items()}
+    shapes = {
+        name: tuple(bijection_for(site["fn"].support).inverse_shape(value_shapes[name]))
+        for name, site in sites.items()
+    }
+    names = {name: constraint_name(site["fn"].support) for name, site in sites.items()}
+
+    def density(z: Sites, key: Key | None = None, /) -> Array:
+        check_shapes(z, shapes)
+        bijected = _Constrain(seeded if key is None else handlers.seed(model, key), z)
+        log_joint, _ = model_log_density(bijected, args, kwargs, {})
+        return log_joint + bijected.log_det
+
+    def replay(z: Sites) -> tuple[Array, Message]:
+        check_shapes(z, shapes)
+        bijected = _Constrain(seeded, z)
+        trace = handlers.trace(bijected).get_trace(*args, **kwargs)
+        return bijected.log_det, trace
+
+    def constrain(z: Sites) -> Sites:
+        return {
+            name: site["value"]
+            for name, site in replay(z)[1].items()
+            if name in shapes or site["type"] == "deterministic"
+        }
+
+    def unconstrain(values: Mapping[str, ArrayLike]) -> Sites:
+        check_shapes(values, value_shapes)
+        latents = {n: jnp.asarray(values[n]) for n in shapes}
+        recorder = _Unconstrain(handlers.substitute(seeded, data=latents), shapes)
+        handlers.trace(recorder).get_trace(*args, **kwargs)
+        return {name: recorder.z[name] for name in shapes}
+
+    def log_det(z: Sites) -> Array:
+        return replay(z)[0]
+
+    return Target(shapes, value_shapes, names, density, log_det, constrain, unconstrain)
+
+
+def _latent_sites(trace: Mapping[str, Message]) -> dict[str, Message]:
+    sites = {}
+    for name, site in trace.items():
+        if site["type"] == "param":
+            raise ValueError(
+                f"the model has a param site {name!r}: a target has none. Give it a prior "
+                "(numpyro.sample), or pass its value as an argument."
+            )
+        if site["type"] != "sample" or site["is_observed"]:
+            continue
+        if site["fn"].is_discrete:
+            raise ValueError(
+                f"latent site {name!r} is discrete ({type(site['fn']).__name__}): sum it out, for "
+                "instance with dist.MixtureSameFamily, and observe the result."
+            )
+        if isinstance(site["fn"], dist.Delta):
+            raise ValueError(
+                f"latent site {name!r} is a Delta: use numpyro.deterministic for a computed value."
+            )
+        sites[name] = site
+    if not sites:
+        raise ValueError("the model has no latent sites: there is nothing to infer.")
+    return sites

@@ -1,0 +1,187 @@
+"""What a target is: functions on unconstrained space, and the shapes of its sites."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+from numpyro.distributions import transforms
+from numpyro.distributions.util import sum_rightmost
+
+from funcvi._types import Key
+from funcvi.programs import run
+from funcvi.runtime_checks import require
+
+__all__ = [
+    "Shape",
+    "Sites",
+    "Target",
+    "check_shapes",
+    "leading_shape",
+    "log_det_of",
+]
+
+T = TypeVar("T")
+Sites: TypeAlias = dict[str, Array]
+Shape: TypeAlias = tuple[int, ...]
+
+_TRIES = 100
+
+
+class LogDensityOfSites(Protocol):
+    """``log_density(z, key=None) -> scalar``."""
+
+    def __call__(self, z: Sites, key: Key | None = None, /) -> Array: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """An unnormalised posterior on unconstrained space, made by :func:`target`.
+
+    Attributes:
+        shapes: unconstrained shape of each latent site.
+        value_shapes: constrained shape of each latent site.
+        supports: the support of each latent site, in words.
+        log_density: ``(unconstrained sites, key=None) -> scalar``: the log joint density plus the
+            log determinant of the bijections. The key seeds random choices in the model other than
+            its latents (subsampling, dropout).
+        log_det: ``(unconstrained sites) -> scalar``: log |det| of the bijections, summed.
+        constrain: ``(unconstrained sites) -> values``: constrained latents and deterministic sites.
+        unconstrain: ``(constrained latents) -> unconstrained sites``.
+    """
+
+    shapes: Mapping[str, Shape]
+    value_shapes: Mapping[str, Shape]
+    supports: Mapping[str, str]
+    log_density: LogDensityOfSites
+    log_det: Callable[[Sites], Array]
+    constrain: Callable[[Sites], Sites]
+    unconstrain: Callable[[Mapping[str, ArrayLike]], Sites]
+
+    @property
+    def size(self) -> int:
+        """The dimension of unconstrained space."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    def ravel(self, z: Sites) -> Array:
+        """Unconstrained sites, with any leading axes, as vectors (*leading, size)."""
+        lead = leading_shape(z, self.shapes)
+        return jnp.concatenate([jnp.reshape(z[n], (*lead, -1)) for n in self.shapes], axis=-1)
+
+    def unravel(self, vector: Array) -> Sites:
+        """The unconstrained sites of vectors (*leading, size); the inverse of :meth:`ravel`."""
+        lead = vector.shape[:-1]
+        if vector.shape[-1:] != (self.size,):
+            raise ValueError(
+                f"unravel expects vectors of shape (*leading, {self.size}), got {vector.shape}."
+            )
+        ends = np.cumsum([math.prod(shape) for shape in self.shapes.values()])
+        parts = jnp.split(vector, ends[:-1], axis=-1)
+        return {
+            name: part.reshape(*lead, *shape)
+            for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
+        }
+
+    def start(self, key: Key, sample_shape: Shape = ()) -> Sites:
+        """Unconstrained sites at which the log density and its gradient are finite.
+
+        Uniform in (-2, 2); every other try after the first comes closer to zero. Works under jit
+        and vmap: other keys start elsewhere.
+
+        Args:
+            key: a key.
+            sample_shape: leading axes of independent starts.
+
+        Raises:
+            ValueError: none of the tries was finite (under jit a ``JaxRuntimeError`` with the same
+                message, when the program runs).
+        """
+        search: Callable[[Key], tuple[Sites, Array]] = self._first_finite
+        for size in reversed(sample_shape):
+            search = _several(search, size)
+        z, finite = run(search, key)
+        return require(finite, z, _no_start)
+
+    def _first_finite(self, key: Key) -> tuple[Sites, Array]:
+        def draw(index: Array) -> Array:
+            radius = jnp.where(index % 2 == 0, 2.0, 2.0 * 0.9**index)
+            unit = jax.random.uniform(jax.random.fold_in(key, index), (self.size,), minval=-1)
+            return radius.astype(unit.dtype) * unit
+
+        def attempt(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            vector = draw(state[0])
+            result = jax.value_and_grad(lambda v: self.log_density(self.unravel(v)))(vector)
+            finite = [jnp.all(jnp.isfinite(x)) for x in result]
+            return state[0] + 1, vector, finite[0] & finite[1]
+
+        def searching(state: tuple[Array, Array, Array]) -> Array:
+            return ~state[2] & (state[0] < _TRIES)
+
+        index = jnp.zeros((), jnp.int32)
+        state = (index, jnp.zeros_like(draw(index)), jnp.zeros((), bool))
+        _, vector, finite = jax.lax.while_loop(searching, attempt, state)
+        return self.unravel(vector), finite
+
+    def __repr__(self) -> str:
+        lines = [f"Target with {len(self.shapes)} latent site(s)"]
+        for name, shape in self.shapes.items():
+            lines.append(f"  {name}: {self.supports[name]}, unconstrained shape {shape}")
+        return "\n".join(lines)
+
+
+def _several(function: Callable[[Key], T], count: int) -> Callable[[Key], T]:
+    return lambda key: jax.vmap(function)(jax.random.split(key, count))
+
+
+def _no_start() -> ValueError:
+    return ValueError(
+        f"the log density or its gradient was non-finite at {_TRIES} starts around zero on "
+        "unconstrained space: check the data for NaN, and that each prior's support holds what "
+        "the likelihood needs; float64 (jax_enable_x64) helps where densities overflow."
+    )
+
+
+def leading_shape(values: Mapping[str, ArrayLike], shapes: Mapping[str, Shape]) -> Shape:
+    """The leading axes that all sites share in front of their own ``shapes``."""
+    _check_sites(values, shapes)
+    leads = {}
+    for name, shape in shapes.items():
+        actual = jnp.shape(values[name])
+        count = len(actual) - len(shape)
+        if count < 0 or actual[count:] != shape:
+            raise ValueError(
+                f"site {name!r} must have shape {shape} behind any leading axes, got {actual}."
+            )
+        leads[name] = actual[:count]
+    if len(set(leads.values())) > 1:
+        listed = ", ".join(f"{name!r} {lead}" for name, lead in leads.items())
+        raise ValueError(f"all sites must have the same leading axes, got {listed}.")
+    return next(iter(leads.values()))
+
+
+def _check_sites(values: Mapping[str, ArrayLike], shapes: Mapping[str, Shape]) -> None:
+    missing = [n for n in shapes if n not in values]
+    if missing:
+        raise ValueError(f"values are missing for {missing}: give every latent site.")
+
+
+def check_shapes(values: Mapping[str, ArrayLike], shapes: Mapping[str, Shape]) -> None:
+    """Raises a ValueError unless every site is there, in its own shape."""
+    _check_sites(values, shapes)
+    for name, shape in shapes.items():
+        if jnp.shape(values[name]) != shape:
+            raise ValueError(
+                f"site {name!r} must have shape {shape}, got {jnp.shape(values[name])}: jax.vmap "
+                "over draws."
+            )
+
+
+def log_det_of(bijection: transforms.Transform, z: Array, x: Array) -> Array:
+    """log |det| of one site's bijection, summed over its entries."""
+    each = bijection.log_abs_det_jacobian(z, x)
+    return sum_rightmost(each, jnp.ndim(each))
