@@ -85,8 +85,8 @@ class Autoencoder:
             return self.prior.log_prob(z) + self.image(params, z).log_prob(x)
 
         q = self.posterior(params, x)
-        bound = fv.negative_importance_weighted_elbo(q, log_joint, key=key, num_samples=num_samples)
-        return bound / len(x)
+        bound = fv.importance_weighted_elbo(q, log_joint, key=key, num_samples=num_samples)
+        return -bound / len(x)
 
 
 def train(model, x, num_steps, seed=0):

@@ -8,14 +8,19 @@ from funcvi.families.slots import fixed, free, tied
 from funcvi.constraints import bijection_for
 from funcvi.bijections import Exp, Softplus
 from funcvi.sampling import sample, sample_in_chunks, relaxed_one_hot, straight_through_one_hot
-from funcvi.objectives import kl
+from funcvi.objectives import (
+    expectation,
+    forward_kl,
+    importance_weighted_elbo,
+    kl,
+    negative_elbo,
+    negative_importance_weighted_elbo,
+    negative_renyi_elbo,
+)
 from funcvi.fitting import Fit, fit
 from funcvi.gradient_check import GradientCheck, check_gradients
 from funcvi.targets import Target, target
 from funcvi.guides import Guide, Posterior, full_rank, guide, laplace, low_rank, mean_field
-from funcvi.elbo import negative_elbo
-from funcvi.expectations import expectation
-from funcvi.importance_weighted import negative_importance_weighted_elbo
 from funcvi.moments import from_moments
 from funcvi import networks
 from funcvi.networks import bayesian
@@ -40,6 +45,12 @@ __all__ = [
     "relaxed_one_hot",
     "straight_through_one_hot",
     "kl",
+    "expectation",
+    "importance_weighted_elbo",
+    "negative_elbo",
+    "negative_importance_weighted_elbo",
+    "negative_renyi_elbo",
+    "forward_kl",
     "Fit",
     "fit",
     "GradientCheck",
@@ -53,9 +64,6 @@ __all__ = [
     "full_rank",
     "low_rank",
     "laplace",
-    "negative_elbo",
-    "negative_importance_weighted_elbo",
-    "expectation",
     "from_moments",
     "networks",
     "bayesian",

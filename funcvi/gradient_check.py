@@ -1,4 +1,4 @@
-"""Is the gradient of a stochastic loss right? Compare it with two estimates made in other ways."""
+"""Is the gradient of a stochastic loss right? Compare it with estimates made in other ways."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,6 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from funcvi._types import Key, Loss, Params
-from funcvi.estimators import forced_estimator
 
 __all__ = ["GradientCheck", "GradientRow", "check_gradients"]
 
@@ -22,26 +21,26 @@ _DIRECTIONS = 4  # larger ones along this many random directions
 
 @dataclass(frozen=True)
 class GradientRow:
-    """What was found for one parameter (one leaf of the params).
+    """The comparison for one parameter (one leaf of the params).
 
     Attributes:
         name: path of the leaf.
         bias_z: the difference to the finite difference in standard errors, largest in size over the
             leaf's coordinates (or random directions, for a large leaf).
-        score_z: the same against the score function; NaN where there is none.
+        reference_z: the same against the reference's gradient; NaN without a reference.
         bias: that largest difference itself, loss units per unit of parameter.
         variance: of one evaluation's gradient, averaged over the leaf's coordinates.
-        score_variance: of the score-function estimate; NaN where there is none.
+        reference_variance: of the reference's; NaN without a reference.
         is_zero: the gradient was exactly zero at every evaluation.
         flagged: whether the gradient is judged wrong.
     """
 
     name: str
     bias_z: float
-    score_z: float
+    reference_z: float
     bias: float
     variance: float
-    score_variance: float
+    reference_variance: float
     is_zero: bool
     flagged: bool
 
@@ -51,8 +50,7 @@ class GradientCheck:
     """The report of :func:`check_gradients`; ``ok`` if no parameter is flagged."""
 
     rows: tuple[GradientRow, ...]
-    num_evaluations: int
-    score: str
+    num_samples: int
 
     @property
     def ok(self) -> bool:
@@ -60,99 +58,101 @@ class GradientCheck:
         return not any(row.flagged for row in self.rows)
 
     def __str__(self) -> str:
+        compared = any(np.isfinite(r.reference_z) for r in self.rows)
         width = max(9, *(len(r.name) for r in self.rows))
-        lines = [
-            f"{'parameter':{width}}  bias z  score z    variance  of score",
-            "-" * (width + 45),
-        ]
+        header = f"{'parameter':{width}}  bias z    variance"
+        lines = [header + ("   ref. z  of ref." if compared else "")]
+        lines.append("-" * len(lines[0]))
         for r in self.rows:
-            verdict = "" if not r.flagged else ("  ZERO" if r.is_zero else "  BIASED")
-            lines.append(
-                f"{r.name:{width}}  {r.bias_z:6.1f}  {r.score_z:7.1f}  {r.variance:10.3g}"
-                f"  {r.score_variance:8.3g}{verdict}"
-            )
-        lines.append(f"{self.num_evaluations} evaluations; score function: {self.score}.")
+            line = f"{r.name:{width}}  {r.bias_z:6.1f}  {r.variance:10.3g}"
+            if compared:
+                line += f"  {r.reference_z:7.1f}  {r.reference_variance:7.2g}"
+            lines.append(line + ("" if not r.flagged else ("  ZERO" if r.is_zero else "  BIASED")))
+        against = "finite differences" + (" and the reference" if compared else "")
+        lines.append(f"{self.num_samples} evaluations, against {against}.")
         if not self.ok:
             lines.append(
-                "The flagged gradients do not follow the expected loss: use fv.kl or "
-                "fv.negative_elbo, which choose an estimator that does."
+                "The flagged gradients do not follow the expected loss: use fv.kl, fv.expectation "
+                "or fv.negative_elbo, which choose an estimator that does."
             )
         return "\n".join(lines)
-
-
-class _Forced:
-    """The value of the estimator context: says which to use, and remembers that it was asked."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def use(self) -> str:
-        self.asked = True
-        return "score_function"
 
 
 def check_gradients(
     loss: Loss,
     params: Params,
-    key: Key,
     *,
-    num_evaluations: int = 1000,
+    key: Key,
+    reference: Loss | None = None,
+    num_samples: int = 1000,
     args: tuple[Any, ...] = (),
     threshold: float = 4.0,
 ) -> GradientCheck:
-    """Compare ``jax.grad(loss)`` with finite differences and with the score function.
+    """Compare ``jax.grad(loss)`` with finite differences, and with another loss's gradient.
 
     Both sides of each central difference use one key, and so does the gradient beside it, which
     makes the comparison sharp; steps h and h / 2 are extrapolated (Richardson) and their difference
     bounds the truncation error. Jumps of discrete draws are seen, because the average over keys is
-    differenced, whatever estimator the loss uses. The score-function estimate exists where the loss
-    is made of ``fv.kl`` and ``fv.negative_elbo``.
+    differenced, whatever estimator the loss uses.
 
     Args:
         loss: ``loss(params, key, *args) -> scalar``.
         params: where to check, a pytree of floating-point arrays.
         key: a key.
-        num_evaluations: keys to average over.
-        args: further arguments of the loss.
+        reference: another loss with the same expectation, such as the same one with
+            ``estimator="score_function"``, whose gradient is compared too.
+        num_samples: evaluations, each with a key of its own, to average over; at least 30.
+        args: further arguments of both losses.
         threshold: standard errors from which a difference is called bias.
 
     Returns:
         A :class:`GradientCheck`; print it, or test ``.ok``.
 
+    Raises:
+        ValueError: too few evaluations, or params without leaves.
+
     Example:
         >>> import jax, numpyro.distributions as dist
         >>> import funcvi as fv
         >>> params, q = fv.unconstrain(dist.Gamma(2.0, 1.0))
-        >>> def loss(params, key):
-        ...     return fv.kl(q(params), dist.LogNormal(0.0, 1.0), key=key, num_samples=8)
-        >>> fv.check_gradients(loss, params, jax.random.key(0), num_evaluations=200).ok
+        >>> def loss(params, key, estimator=None):
+        ...     return fv.kl(q(params), dist.LogNormal(0.0, 1.0), key=key, num_samples=8,
+        ...                  estimator=estimator)
+        >>> def scored(params, key):
+        ...     return loss(params, key, "score_function")
+        >>> key = jax.random.key(0)
+        >>> fv.check_gradients(loss, params, key=key, reference=scored, num_samples=200).ok
         True
     """
-    if num_evaluations < 30:
-        raise ValueError(f"num_evaluations must be at least 30, got {num_evaluations}.")
-    direction_key, key = jax.random.split(key)
+    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 30:
+        raise ValueError(f"num_samples must be an integer of at least 30, got {num_samples!r}.")
     if not jax.tree.leaves(params):
         raise ValueError("params is an empty pytree: there is no gradient to check.")
+    direction_key, key = jax.random.split(key)
     names, owner, directions = _directions(params, direction_key)
     flat, unravel = ravel_pytree(params)
-    keys = jax.random.split(key, num_evaluations)
 
-    def value(flat: Array, key: Key) -> Array:
-        return loss(unravel(flat), key, *args)
+    def one(key: Key) -> tuple[Array, ...]:
+        def at(loss: Loss) -> Callable[[Array], Array]:
+            return lambda flat: loss(unravel(flat), key, *args)
 
-    slopes = _along(value, directions)
+        value = at(loss)
+        wide, narrow = (_differences(value, flat, directions, h) for h in (_STEP, _STEP / 2))
+        slope = directions @ jax.grad(value)(flat)
+        other = slope if reference is None else directions @ jax.grad(at(reference))(flat)
+        return slope, wide, narrow, value(flat), other
 
-    def one(key: Key) -> tuple[Array, Array, Array, Array]:
-        wide, narrow = (_differences(value, flat, directions, key, h) for h in (_STEP, _STEP / 2))
-        return slopes(flat, key), wide, narrow, value(flat, key)
-
-    found = jax.jit(lambda ks: jax.lax.map(one, ks))(keys)
-    score, said = _score_slopes(value, flat, directions, keys)
-    gradient, wide, narrow, values = (np.asarray(x, np.float64) for x in found)
-    evaluations = _Evaluations(gradient, wide, narrow, values, score)
+    keys = jax.random.split(key, num_samples)
+    columns = jax.jit(lambda keys: jax.lax.map(one, keys))(keys)
+    gradient, wide, narrow, values, other = (np.asarray(x, np.float64) for x in columns)
+    if reference is not None and not np.isfinite(other).all():
+        raise ValueError(
+            "the gradient of reference is not finite at some evaluations: hand in another one."
+        )
+    evaluations = _Evaluations(gradient, wide, narrow, values, None if reference is None else other)
     eps = float(jnp.finfo(flat.dtype).eps)
     rows = [_row(n, evaluations.of(owner == i), threshold, eps) for i, n in enumerate(names)]
-    return GradientCheck(tuple(rows), num_evaluations, said)
+    return GradientCheck(tuple(rows), num_samples)
 
 
 class _Evaluations(NamedTuple):
@@ -162,13 +162,13 @@ class _Evaluations(NamedTuple):
     wide: np.ndarray
     narrow: np.ndarray
     values: np.ndarray
-    score: np.ndarray | None
+    reference: np.ndarray | None
 
     def of(self, mine: np.ndarray) -> "_Evaluations":
         """Those along some of the directions."""
-        score = None if self.score is None else self.score[:, mine]
+        reference = None if self.reference is None else self.reference[:, mine]
         gradient, wide, narrow = (x[:, mine] for x in (self.gradient, self.wide, self.narrow))
-        return _Evaluations(gradient, wide, narrow, self.values, score)
+        return _Evaluations(gradient, wide, narrow, self.values, reference)
 
 
 def _directions(params: Params, key: Key) -> tuple[list[str], np.ndarray, Array]:
@@ -193,36 +193,17 @@ def _directions(params: Params, key: Key) -> tuple[list[str], np.ndarray, Array]
     return names, np.array(owner), jnp.asarray(np.concatenate(rows), dtype)
 
 
-def _along(value: Callable[..., Array], directions: Array) -> Callable[..., Array]:
-    return lambda flat, key: directions @ jax.grad(value)(flat, key)
-
-
 def _differences(
-    value: Callable[..., Array], flat: Array, directions: Array, key: Key, step: float
+    value: Callable[[Array], Array], flat: Array, directions: Array, step: float
 ) -> Array:
     def central(v: Array) -> Array:
-        return (value(flat + step * v, key) - value(flat - step * v, key)) / (2 * step)
+        return (value(flat + step * v) - value(flat - step * v)) / (2 * step)
 
     return jax.lax.map(central, directions)
 
 
-def _score_slopes(
-    value: Callable[..., Array], flat: Array, directions: Array, keys: Array
-) -> tuple[np.ndarray | None, str]:
-    forced = _Forced()
-    slopes = _along(value, directions)
-    try:
-        with forced_estimator(forced):
-            found = jax.jit(lambda ks: jax.lax.map(lambda k: slopes(flat, k), ks))(keys)
-    except ValueError as error:
-        return None, f"none ({str(error).splitlines()[0]})"
-    if not forced.asked:
-        return None, "none (the loss uses neither fv.kl nor fv.negative_elbo)"
-    return np.asarray(found, np.float64), "compared"
-
-
-def _row(name: str, found: _Evaluations, threshold: float, eps: float) -> GradientRow:
-    gradient, wide, narrow, values, score = found
+def _row(name: str, evaluations: _Evaluations, threshold: float, eps: float) -> GradientRow:
+    gradient, wide, narrow, values, reference = evaluations
     n = len(gradient)
     difference = gradient - (4 * narrow - wide) / 3
     bias = difference.mean(0)
@@ -236,20 +217,21 @@ def _row(name: str, found: _Evaluations, threshold: float, eps: float) -> Gradie
     z = bias / np.maximum(resolved, np.finfo(np.float64).tiny)
     finite = np.isfinite(z)
     worst = int(np.argmax(np.abs(z))) if finite.all() else int(np.argmin(finite))
-    score_z, score_variance = float("nan"), float("nan")
-    if score is not None and np.isfinite(score).all() and finite.all():
-        spread = np.sqrt((gradient.var(0, ddof=1) + score.var(0, ddof=1)) / n + rounding**2)
-        each = (gradient.mean(0) - score.mean(0)) / np.maximum(spread, np.finfo(np.float64).tiny)
-        score_z = float(each[int(np.argmax(np.abs(each)))])
-        score_variance = float(score.var(0, ddof=1).mean())
-    wrong = abs(z[worst]) > threshold or abs(score_z) > threshold or not finite.all()
+    reference_z, reference_variance = float("nan"), float("nan")
+    if reference is not None and finite.all():
+        gap = gradient - reference
+        spread = np.sqrt(gap.var(0, ddof=1) / n + rounding**2)
+        each = gap.mean(0) / np.maximum(spread, np.finfo(np.float64).tiny)
+        reference_z = float(each[int(np.argmax(np.abs(each)))])
+        reference_variance = float(reference.var(0, ddof=1).mean())
+    wrong = abs(z[worst]) > threshold or abs(reference_z) > threshold or not finite.all()
     return GradientRow(
         name,
         float(z[worst]),
-        score_z,
+        reference_z,
         float(bias[worst]),
         float(gradient.var(0, ddof=1).mean()),
-        score_variance,
+        reference_variance,
         bool((gradient == 0).all()),
         bool(wrong),
     )

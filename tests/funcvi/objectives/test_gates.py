@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 import funcvi as fv
-from funcvi.estimators import enumerable
+from funcvi.objectives.enumeration import finite_support, mixture_parts
 
 KEY = jax.random.key(31)
 
@@ -107,7 +107,8 @@ def test_a_hurdle_over_finitely_many_values_is_summed_exactly():
 )
 def test_what_is_summed(q):
     density = isinstance(q, dist.HurdleProbs) and not q.is_discrete
-    assert enumerable(q) == ("components" if density else None)
+    assert finite_support(q) is None
+    assert (mixture_parts(q) is not None) == density
 
 
 def test_a_forced_pathwise_names_what_to_use():

@@ -1,0 +1,254 @@
+"""The draws that every bound is a function of, and the two ways to make a bound of them.
+
+Each site of a joint is handled by the estimator that is right for it: some are drawn pathwise while
+others carry their gradient in their score. A single distribution may be summed over instead.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import add
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax import Array
+from jax.lax import stop_gradient
+
+from funcvi._types import Joint, Key
+from funcvi.objectives.enumeration import enumerated, finite_support
+from funcvi.objectives.estimators import choose
+from funcvi.sampling.draw import raw_sample, unvalidated
+from funcvi.sampling.gradients import jump_obstacle, with_fixed_support
+from funcvi.sampling.scored import sample_and_log_prob
+
+__all__ = ["Draws", "average", "bound", "draws", "is_distribution"]
+
+
+class Draws(NamedTuple):
+    """n draws z of q, and what a bound is made of: arrays of shape (n, *batch).
+
+    Attributes:
+        z: in q's structure, each array of shape (n, *batch, *event).
+        log_q: log density of the draws under q.
+        log_p: the value of ``log_p`` at the draws.
+        score: zero in value, with the gradient of log q at the sites that the score function
+            handles (``log_q`` has none there); None where there is no such site.
+        weight: the weight of each draw in an exact sum; None where all count alike.
+    """
+
+    z: Any
+    log_q: Array
+    log_p: Array
+    score: Array | None = None
+    weight: Array | None = None
+
+
+class _Site(NamedTuple):
+    label: str
+    q: dist.Distribution
+    estimator: str
+
+
+def draws(
+    q: Joint,
+    log_p: Callable[[Any], Array],
+    *,
+    key: Key | None,
+    num_samples: int,
+    estimator: str | None,
+    allowed: tuple[str, ...],
+    jump: Callable[[dist.Distribution], str | None] = jump_obstacle,
+    label: str = "q",
+    function: str | None = None,
+) -> Draws:
+    """Draws of q, each site by the estimator that is right for it.
+
+    Args:
+        q: a distribution of batch shape (*batch), or a joint of such.
+        log_p: draws in q's structure to an array of shape (n, *batch).
+        key: needed by all but a sum over values.
+        num_samples: draws for each batch element (for each component of a mixture).
+        estimator: forces one on every site.
+        allowed: the estimators that the bound can use, the best first.
+        jump: a site to the reason why its pathwise gradient is wrong for ``log_p``, or to None.
+        label: the name of q in errors.
+        function: the name of ``log_p`` in errors, if its shape is to be checked.
+
+    Raises:
+        TypeError: a member of q is not a distribution.
+        ValueError: no estimator is right, the key is missing, there are too few draws for a
+            baseline, or the members have different batch shapes.
+    """
+    leaves, structure = jax.tree.flatten_with_path(q, is_leaf=is_distribution)
+    members = {label + jax.tree_util.keystr(path): d for path, d in leaves}
+    _check_members(members, label)
+    if len(members) > 1:
+        if estimator == "enumeration":
+            raise ValueError(
+                f"enumeration needs a single distribution, {label} has {len(members)}: leave "
+                "estimator out, and each gets the one that is right for it."
+            )
+        allowed = tuple(e for e in allowed if e != "enumeration")
+    sites = [
+        _Site(name, unvalidated(d), choose(d, estimator, allowed, jump=jump(d), label=name))
+        for name, d in members.items()
+    ]
+    _check_draws(sites, key, num_samples)
+
+    def density(each: Sequence[Array]) -> Array:
+        values = log_p(jax.tree.unflatten(structure, each))
+        if function is not None:
+            _check_shape(values, (len(each[0]), *sites[0].q.batch_shape), function)
+        return values
+
+    if sites[0].estimator == "enumeration":
+        z, log_q, values, weight = enumerated(sites[0].q, lambda z: density([z]), key, num_samples)
+        return Draws(jax.tree.unflatten(structure, [z]), log_q, values, weight=weight)
+    assert key is not None
+    keys = [key] if len(sites) == 1 else list(jax.random.split(key, len(sites)))
+    pairs = [_drawn(site, k, num_samples) for site, k in zip(sites, keys, strict=True)]
+    each: Sequence[Array] = [z for z, _ in pairs]
+    if any(site.estimator == "doubly_reparameterised" for site in sites):
+        each = _doubly_reparameterised(sites, each, density)
+    log_q, score = _densities(sites, each, [log_q for _, log_q in pairs])
+    return Draws(jax.tree.unflatten(structure, each), log_q, density(each), score)
+
+
+def average(d: Draws, f: Array) -> Array:
+    """The mean over draws of f (n, *batch), of shape (*batch), with its gradient.
+
+    The score function's baseline is the mean of the other draws (Kool et al. 2019, OpenReview
+    r1lgTGL5DE).
+    """
+    if d.weight is not None:
+        return jnp.sum(d.weight * f, axis=0)
+    if d.score is None:
+        return jnp.mean(f, axis=0)
+    n = f.shape[0]
+    above = stop_gradient((f - jnp.mean(f, axis=0)) * (n / (n - 1)))
+    return jnp.mean(f + above * d.score, axis=0)
+
+
+def bound(d: Draws, of: Callable[[Array], Array]) -> Array:
+    """A symmetric function of the log weights log p - log q, of shape (*batch), with its gradient.
+
+    The score function's baseline is the same function of the other draws, as in Mnih and Rezende
+    2016, arXiv:1602.06725; it takes memory that grows with the square of n.
+
+    Args:
+        d: draws without weights.
+        of: (n, *batch) to (*batch), for any n.
+    """
+    log_weight = d.log_p - d.log_q
+    if d.score is None:
+        return of(log_weight)
+    n = log_weight.shape[0]
+    value = of(log_weight - d.score)  # with the gradient of log q inside
+    others = (jnp.arange(n)[:, None] + jnp.arange(1, n)) % n
+    above = stop_gradient(value - jax.vmap(of)(log_weight[others]))
+    return value + jnp.sum(above * d.score, axis=0)
+
+
+def is_distribution(x: object) -> bool:
+    """Where a joint ends and its members begin."""
+    return isinstance(x, dist.Distribution)
+
+
+def _drawn(site: _Site, key: Key, num_samples: int) -> tuple[Array, Array | None]:
+    """Draws, and their log density where it comes with them."""
+    shape = (num_samples,)
+    if site.estimator == "pathwise":
+        return cast("tuple[Array, Array]", sample_and_log_prob(site.q, key, shape))
+    if site.estimator == "score_function":
+        return stop_gradient(raw_sample(stop_gradient(site.q), key, shape)), None
+    return raw_sample(site.q, key, shape), None
+
+
+def _densities(
+    sites: list[_Site], each: Sequence[Array], known: Sequence[Array | None]
+) -> tuple[Array, Array | None]:
+    """log q and the score, each summed over its sites."""
+    log_q, score = [], []
+    for site, z, density in zip(sites, each, known, strict=True):
+        if site.estimator == "score_function":
+            live = with_fixed_support(site.q, site.q.log_prob(z))
+            density = stop_gradient(live)
+            score.append(live - density)
+        elif density is None:
+            # Without the parameters inside log q, which drops the score: a term of mean zero.
+            density = with_fixed_support(site.q, stop_gradient(site.q).log_prob(z))
+        log_q.append(density)
+    return reduce(add, log_q), reduce(add, score) if score else None
+
+
+def _doubly_reparameterised(
+    sites: list[_Site], each: Sequence[Array], log_p: Callable[[Sequence[Array]], Array]
+) -> Sequence[Array]:
+    """The same draws, with gradients scaled once more by their normalised importance weights.
+
+    Tucker et al. 2019, arXiv:1810.04152, equation 8.
+    """
+    # The same computation twice, which XLA does once: the weights first, then gradients by them.
+    fixed = [stop_gradient(z) for z in each]
+    log_q = reduce(add, (s.q.log_prob(z) for s, z in zip(sites, fixed, strict=True)))
+    weight = jax.nn.softmax(stop_gradient(log_p(fixed) - log_q), axis=0)
+    return [
+        _scaled_gradient(z, weight.reshape(*weight.shape, *(1,) * (z.ndim - weight.ndim)))
+        if site.estimator == "doubly_reparameterised"
+        else z
+        for site, z in zip(sites, each, strict=True)
+    ]
+
+
+@jax.custom_jvp
+def _scaled_gradient(x: Array, factor: Array) -> Array:
+    return x
+
+
+@_scaled_gradient.defjvp
+def _scaled_gradient_jvp(
+    primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    (x, factor), (slope, _) = primals, tangents
+    return x, slope * factor.astype(slope.dtype)
+
+
+def _check_shape(values: Array, expected: tuple[int, ...], name: str) -> None:
+    if jnp.shape(values) != expected:
+        raise ValueError(
+            f"{name} must give shape {expected}, one value for each draw and batch element, got "
+            f"{jnp.shape(values)}: sum over the other axes."
+        )
+
+
+def _check_members(members: dict[str, Any], label: str) -> None:
+    if not members:
+        raise ValueError(f"{label} is an empty joint: there is nothing to draw.")
+    for name, d in members.items():
+        if not is_distribution(d):
+            raise TypeError(
+                f"{name} must be a numpyro distribution, got {type(d).__name__}: "
+                "call the family on its params first."
+            )
+    shapes = {name: d.batch_shape for name, d in members.items()}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(
+            f"the members of {label} must have one batch shape, got {shapes}: expand them, or turn "
+            "batch axes into event axes (to_event)."
+        )
+
+
+def _check_draws(sites: list[_Site], key: Key | None, num_samples: int) -> None:
+    for label, q, estimator in sites:
+        name = f"{label} = {type(q).__name__}"
+        if key is None and not (estimator == "enumeration" and finite_support(q) is not None):
+            raise ValueError(
+                f"the objective of {name} is estimated from draws ({estimator}): "
+                "pass key=jax.random.key(...), a new one at each step."
+            )
+        if estimator == "score_function" and num_samples < 2:
+            raise ValueError(
+                f"the score-function estimator of {name} needs num_samples >= 2 (each draw's "
+                f"baseline is the mean of the others), got {num_samples}."
+            )

@@ -1,0 +1,176 @@
+"""Exact sums: over a small discrete support, over the components of a mixture, over a gate."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax import Array
+
+from funcvi._numpyro import Mixture
+from funcvi._types import Key
+from funcvi.sampling.draw import raw_sample
+from funcvi.sampling.gradients import GATED, pathwise_obstacle
+
+__all__ = ["enumerated", "finite_support", "mixture_parts"]
+
+_LARGEST_SUPPORT = 4096
+
+
+class Parts(NamedTuple):
+    """What a mixture is made of.
+
+    Attributes:
+        weights: shape (*batch, components).
+        draw: (key, n) to draws from each component, shape (components, n, *batch, *event).
+    """
+
+    weights: Array
+    draw: Callable[[Key, int], Array]
+
+
+def enumerated(
+    q: dist.Distribution, log_p: Callable[[Array], Array], key: Key | None, num_samples: int
+) -> tuple[Array, Array, Array, Array]:
+    """Values z (n, *batch, *event), and their log q, log p and weights, each (n, *batch).
+
+    Over a finite support the weights are the probabilities. For a mixture, ``sum_k w_k E_{q_k}[f]``
+    with ``num_samples`` pathwise draws from each component, so the weights get their exact
+    gradient; a gate over a density is a mixture of zero and that density.
+    """
+    support = finite_support(q)
+    if support is not None:
+        z = jnp.broadcast_to(support, (len(support), *q.batch_shape, *q.event_shape))
+        log_q = q.log_prob(z)
+        weight = jnp.exp(log_q)
+        # Where q is zero the term is zero, whatever log p is there.
+        log_q, values, weight = (jnp.where(weight > 0, x, 0) for x in (log_q, log_p(z), weight))
+        return z, log_q, values, weight
+    parts = mixture_parts(q)
+    assert parts is not None
+    assert key is not None
+    x = parts.draw(key, num_samples)
+    weights = jnp.moveaxis(parts.weights, -1, 0)[:, None] / num_samples
+    weights = jnp.broadcast_to(weights, x.shape[: x.ndim - q.event_dim])
+    z = x.reshape(-1, *x.shape[2:])
+    return z, q.log_prob(z), log_p(z), weights.reshape(-1, *q.batch_shape)
+
+
+def finite_support(q: dist.Distribution) -> Array | None:
+    """All values, shape (values, *ones, *event), or None where there are too many or unknown.
+
+    Raises:
+        ValueError: how many there are is an argument of a compiled function.
+    """
+    bare = q
+    while isinstance(bare, (dist.ExpandedDistribution, dist.MaskedDistribution)):
+        bare = bare.base_dist
+    gated = isinstance(bare, GATED)
+    source = bare.base_dist if gated else q  # numpyro's hurdles do not say that they are finite
+    # numpyro enumerates the coordinates of an Independent together, not their product.
+    if isinstance(bare, dist.Independent) or not getattr(source, "has_enumerate_support", False):
+        return None
+    try:
+        # At once, although it may be called inside jit: a count that is known there stays known.
+        with jax.ensure_compile_time_eval():
+            values = source.enumerate_support(expand=False)
+            if gated and not np.any(np.asarray(values) == 0):
+                return None  # the gate adds a value, and numpyro's densities there are not right
+    except NotImplementedError:
+        return None
+    except jax.errors.JAXTypeError as error:
+        raise ValueError(
+            f"how many values {type(q).__name__} can take is an argument of a compiled function "
+            "here, so they cannot be summed over: make it a constant."
+        ) from error
+    if values.shape[0] > _LARGEST_SUPPORT:
+        return None
+    return values.reshape(-1, *(1,) * len(q.batch_shape), *q.event_shape)
+
+
+def mixture_parts(q: dist.Distribution) -> Parts | None:
+    """The parts of a mixture whose components' draws are pathwise, through wrappers, or None."""
+    if isinstance(q, GATED):
+        return _gate_parts(q, q.batch_shape)
+    if isinstance(q, dist.ExpandedDistribution):
+        if isinstance(q.base_dist, GATED):
+            return _gate_parts(q.base_dist, q.batch_shape)
+        expanded = _expanded(q.base_dist, q.batch_shape)
+        return None if expanded is None else mixture_parts(expanded)
+    if isinstance(q, dist.TransformedDistribution):
+        inner = mixture_parts(q.base_dist)
+        if inner is None or q.event_dim != q.base_dist.event_dim:
+            return None
+        weights, draw_base = inner
+
+        def draw_transformed(key: Key, n: int) -> Array:
+            x = draw_base(key, n)
+            for transform in q.transforms:
+                x = transform(x)
+            return x
+
+        return Parts(weights, draw_transformed)
+    if not isinstance(q, Mixture):
+        return None
+    several = _components(q)
+    if any(pathwise_obstacle(c) is not None for c in several):
+        return None
+    weights = jnp.broadcast_to(q.mixing_distribution.probs, (*q.batch_shape, q.mixture_size))
+    if isinstance(q, dist.MixtureSameFamily):
+        (components,) = several
+        axis = -1 - q.event_dim
+
+        def draw(key: Key, n: int) -> Array:
+            shape = (*q.batch_shape, q.mixture_size)
+            return jnp.moveaxis(raw_sample(components.expand(shape), key, (n,)), axis, 0)
+
+        return Parts(weights, draw)
+
+    def draw_each(key: Key, n: int) -> Array:
+        keys = jax.random.split(key, len(several))
+        return jnp.stack(
+            [
+                raw_sample(c.expand(q.batch_shape), k, (n,))
+                for c, k in zip(several, keys, strict=True)
+            ]
+        )
+
+    return Parts(weights, draw_each)
+
+
+def _components(q: Mixture) -> list[dist.Distribution]:
+    if isinstance(q, dist.MixtureSameFamily):
+        return [q.component_distribution]
+    return list(q.component_distributions)
+
+
+def _gate_parts(d: dist.Distribution, batch_shape: tuple[int, ...]) -> Parts | None:
+    """Zero, and what is behind the gate where that is pathwise: a hurdle over a density."""
+    if pathwise_obstacle(d.base_dist) is not None:
+        return None
+    if hasattr(d, "gate_logits"):
+        gates = jax.nn.sigmoid(d.gate_logits), jax.nn.sigmoid(-d.gate_logits)
+    else:
+        gates = d.gate, 1 - d.gate
+
+    def draw(key: Key, n: int) -> Array:
+        x = raw_sample(d.base_dist.expand(batch_shape), key, (n,))
+        return jnp.stack([jnp.zeros_like(x), x])
+
+    return Parts(jnp.stack([jnp.broadcast_to(g, batch_shape) for g in gates], axis=-1), draw)
+
+
+def _expanded(d: dist.Distribution, batch_shape: tuple[int, ...]) -> dist.Distribution | None:
+    """A mixture, possibly transformed, with the expansion moved to its components."""
+    if isinstance(d, dist.TransformedDistribution):
+        inner = _expanded(d.base_dist, batch_shape)
+        return None if inner is None else dist.TransformedDistribution(inner, d.transforms)
+    if isinstance(d, dist.MixtureSameFamily):
+        components = d.component_distribution.expand((*batch_shape, d.mixture_size))
+        return dist.MixtureSameFamily(d.mixing_distribution, components)
+    if isinstance(d, dist.MixtureGeneral):
+        each = [c.expand(batch_shape) for c in d.component_distributions]
+        return dist.MixtureGeneral(d.mixing_distribution, each, support=d.support)
+    return None

@@ -1,0 +1,95 @@
+"""Which estimator is right for a distribution: chosen, checked and refused here, nowhere else.
+
+The answers are structural: they read the classes of the distributions and never ask whether a value
+is traced, so that an objective chooses alike eagerly and under jit.
+"""
+
+from typing import Literal, TypeAlias
+
+import numpyro.distributions as dist
+
+from funcvi.objectives.enumeration import finite_support, mixture_parts
+from funcvi.objectives.masks import masked
+from funcvi.sampling.gradients import pathwise_obstacle, score_obstacle
+
+__all__ = ["Estimator", "check_arguments", "choose", "obstacle"]
+
+Estimator: TypeAlias = Literal[
+    "closed_form",
+    "enumeration",
+    "pathwise",
+    "sticking_the_landing",
+    "doubly_reparameterised",
+    "score_function",
+]
+
+
+def check_arguments(num_samples: int, estimator: str | None, allowed: tuple[str, ...]) -> None:
+    """Raise ValueError unless there is at least one draw, by an estimator that is allowed."""
+    if estimator is not None and estimator not in allowed:
+        raise ValueError(f"estimator must be one of {', '.join(allowed)}; got {estimator!r}.")
+    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
+        raise ValueError(f"num_samples must be a positive integer, got {num_samples!r}.")
+
+
+def choose(
+    q: dist.Distribution,
+    estimator: str | None,
+    allowed: tuple[str, ...],
+    *,
+    jump: str | None = None,
+    label: str = "q",
+) -> str:
+    """The first of the allowed estimators that is right for q; or the one asked for, if it is.
+
+    Args:
+        q: one distribution.
+        estimator: the one asked for, or None.
+        allowed: what the objective can do, the best first.
+        jump: why a pathwise gradient would be wrong for what is averaged, although it is right for
+            q (see ``jump_obstacle``).
+        label: what q is called in the error.
+
+    Raises:
+        ValueError: the one asked for, or every one, would give a wrong gradient; the message names
+            a right one.
+    """
+    obstacles = {e: obstacle(e, q, jump) for e in allowed}
+    right = next((e for e, reason in obstacles.items() if reason is None), None)
+    if estimator is None:
+        if right is not None:
+            return right
+        # Why something cannot be enumerated helps nobody whose gradients are wrong.
+        reasons = dict.fromkeys(r for e, r in obstacles.items() if e != "enumeration" and r)
+        raise ValueError(
+            f"no estimator has a right gradient for {label} = {type(q).__name__}: "
+            f"{', and '.join(reasons)}.\nChoose another family."
+        )
+    reason = obstacles[estimator]
+    if reason is None:
+        return estimator
+    fault = "is not possible" if estimator == "enumeration" else "has a zero or biased gradient"
+    instead = (
+        "No estimator is right for it here: choose another family."
+        if right is None
+        else f'Use estimator="{right}", or leave it out.'
+    )
+    raise ValueError(
+        f'estimator="{estimator}" {fault} for {label} = {type(q).__name__}: {reason}.\n{instead}'
+    )
+
+
+def obstacle(estimator: str, q: dist.Distribution, jump: str | None = None) -> str | None:
+    """Why this estimator's gradient would be wrong for q; None if it is right."""
+    name = type(q).__name__
+    if masked(q):
+        return f"the log density of {name} is zero where it is masked, and its draws are not"
+    if estimator == "enumeration":
+        if finite_support(q) is not None or mixture_parts(q) is not None:
+            return None
+        return f"{name} has no small finite support and is no mixture of pathwise components"
+    if estimator == "score_function":
+        return score_obstacle(q)
+    reason = pathwise_obstacle(q) or jump
+    # The other two drop the score, whose mean must be zero.
+    return reason if estimator == "pathwise" else reason or score_obstacle(q)

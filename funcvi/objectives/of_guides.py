@@ -1,0 +1,72 @@
+"""Losses made from guides: values that are equal where their contents are."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax import Array
+
+from funcvi._types import Key, Params
+from funcvi.guides import Guide, check_guide
+from funcvi.objectives.draws import Draws, draws, is_distribution
+from funcvi.objectives.estimators import check_arguments
+
+__all__ = ["GuideLoss"]
+
+
+@dataclass(frozen=True)
+class GuideLoss:
+    """A function of the draws of ``guide(params)``, scored by the target on unconstrained space.
+
+    Attributes:
+        guide: a family of posteriors over its target.
+        of: :class:`Draws`, with arrays of shape (n,), to the loss, a scalar. Losses are equal, and
+            compile once, if these are: a function of a module, or a frozen dataclass.
+        num_samples: draws at each evaluation.
+        estimator: to force one, or None.
+        allowed: the estimators that are right for ``of``, the best first.
+
+    Raises:
+        TypeError: ``guide`` is not a guide.
+        ValueError: ``num_samples`` is not a positive integer, or ``estimator`` is not allowed; when
+            it is called, no allowed estimator is right for the guide.
+    """
+
+    guide: Guide
+    of: Callable[[Draws], Array]
+    num_samples: int
+    estimator: str | None
+    allowed: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_guide(self.guide)
+        check_arguments(self.num_samples, self.estimator, self.allowed)
+
+    def __call__(self, params: Params, key: Key) -> Array:
+        """The loss at ``params``, in nats; pure, works under jit, grad and vmap."""
+        posterior, target = self.guide(params), self.guide.target
+        model_key, draw_key = jax.random.split(key)
+
+        def log_p(raw: Any) -> Array:
+            z = posterior.sites(raw)
+            keys = jax.random.split(model_key, len(jax.tree.leaves(z)[0]))
+            return jax.vmap(target.log_density)(z, keys)
+
+        for q in jax.tree.leaves(posterior.unconstrained, is_leaf=is_distribution):
+            if q.batch_shape:
+                raise ValueError(
+                    f"the guide's {type(q).__name__} has batch shape {q.batch_shape}: turn it into "
+                    f"an event by to_event({len(q.batch_shape)})."
+                )
+        return self.of(
+            draws(
+                posterior.unconstrained,
+                log_p,
+                key=draw_key,
+                num_samples=self.num_samples,
+                estimator=self.estimator,
+                allowed=self.allowed,
+                label="guide",
+            )
+        )

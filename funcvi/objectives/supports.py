@@ -1,0 +1,142 @@
+"""Whether KL(q || p) makes sense at all: shapes, kinds and supports."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax import Array
+from jax.typing import ArrayLike
+from numpyro.distributions import constraints
+
+from funcvi.constraints import constraint_name
+from funcvi.runtime_checks import require
+from funcvi.sampling.gradients import GATED, support_of
+
+__all__ = ["checked_pair"]
+
+Constraint: TypeAlias = constraints.Constraint
+
+_CURVED = (
+    type(constraints.simplex),
+    type(constraints.corr_cholesky),
+    type(constraints.corr_matrix),
+    type(constraints.lower_cholesky),
+    type(constraints.positive_definite),
+    type(constraints.sphere),
+    constraints.zero_sum,
+)
+_ORDERED = (type(constraints.ordered_vector), type(constraints.positive_ordered_vector))
+
+
+def checked_pair(
+    q: dist.Distribution, p: dist.Distribution, label: str
+) -> Callable[[Array], Array]:
+    """A function that returns KL(q || p) as it is, made after checking that it is defined.
+
+    What classes, shapes and constant bounds say is checked here. Bounds that are arrays are
+    compared by the function that is returned: eagerly at once, under jit when the program runs.
+
+    Raises:
+        ValueError: the divergence is undefined or infinite.
+    """
+    names = f"q{label} = {type(q).__name__}", f"p{label} = {type(p).__name__}"
+    if q.event_shape != p.event_shape:
+        raise ValueError(
+            f"{names[0]} has event shape {q.event_shape}, {names[1]} has {p.event_shape}: "
+            "they must be the same (see to_event)."
+        )
+    if _broadcast(q.batch_shape, p.batch_shape) != q.batch_shape:
+        raise ValueError(
+            f"{names[0]} has batch shape {q.batch_shape}, {names[1]} has {p.batch_shape}: p must "
+            "broadcast to q's. Expand q, or reshape one of them."
+        )
+    if isinstance(q, dist.Delta):
+        return lambda value: value
+    if q.is_discrete != p.is_discrete:
+        kinds = ["discrete" if d.is_discrete else "continuous" for d in (q, p)]
+        raise ValueError(
+            f"{names[0]} is {kinds[0]} and {names[1]} is {kinds[1]}: KL(q || p) is undefined."
+        )
+    if _has_atom(q) and not _has_atom(p):
+        raise ValueError(
+            f"KL(q || p) is infinite: {names[0]} gives zero a probability, {names[1]} has a "
+            "density there. Choose two hurdles, or none."
+        )
+
+    def error() -> ValueError:
+        return ValueError(
+            f"KL(q || p) is infinite: {names[0]} has support {constraint_name(support_of(q))}, "
+            f"{names[1]} only {constraint_name(support_of(p))}.\n"
+            "Choose a q whose support lies inside p's."
+        )
+
+    inside = _inside(support_of(q), support_of(p))
+    if isinstance(inside, jax.Array):
+        return lambda value: require(inside, value, error)
+    if not inside:
+        raise error()
+    return lambda value: value
+
+
+def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...] | None:
+    try:
+        return np.broadcast_shapes(a, b)
+    except ValueError:
+        return None
+
+
+def _inside(q: Constraint, p: Constraint) -> bool | Array:
+    """False if q is known to reach outside of p; an array where that depends on arrays."""
+    if type(q) is type(p) and _bounds(q) is None:
+        return True
+    if isinstance(p, _ORDERED):
+        return not isinstance(q, type(constraints.real)) and _bounds(q) is None
+    ours, theirs = _bounds(q), _bounds(p)
+    if ours is None or theirs is None:
+        curved = isinstance(q, _CURVED), isinstance(p, _CURVED)
+        return not (
+            all(curved) or (curved[0] != curved[1] and (ours is not None or theirs is not None))
+        )
+    return _both(_at_least(ours[0], theirs[0]), _at_least(theirs[1], ours[1]))
+
+
+def _both(a: bool | Array, b: bool | Array) -> bool | Array:
+    if isinstance(a, bool) and isinstance(b, bool):
+        return a and b
+    return jnp.logical_and(a, b)
+
+
+def _at_least(a: ArrayLike, b: ArrayLike) -> bool | Array:
+    """Whether a >= b everywhere; an array where that depends on arrays."""
+    if _always(a, np.inf) or _always(b, -np.inf):
+        return True
+    with jax.ensure_compile_time_eval():  # of two constants at once, inside jit too
+        if isinstance(a, jax.Array) or isinstance(b, jax.Array):
+            return jnp.all(jnp.greater_equal(a, b))
+        return bool(np.all(np.greater_equal(a, b)))
+
+
+def _always(x: ArrayLike, value: float) -> bool:
+    return not isinstance(x, jax.Array) and bool(np.all(np.equal(x, value)))
+
+
+def _bounds(support: Constraint) -> tuple[ArrayLike, ArrayLike] | None:
+    if isinstance(support, type(constraints.real)):
+        return -np.inf, np.inf
+    if isinstance(support, type(constraints.boolean)):
+        return 0, 1
+    low = getattr(support, "lower_bound", None)
+    high = getattr(support, "upper_bound", None)
+    if low is None and high is None:
+        return None
+    return (-np.inf if low is None else low), (np.inf if high is None else high)
+
+
+def _has_atom(d: dist.Distribution) -> bool:
+    """A hurdle (or zero inflation) over a continuous distribution: part mass, part density."""
+    while hasattr(d, "base_dist") and not isinstance(d, GATED):
+        d = d.base_dist
+    return isinstance(d, GATED) and not d.base_dist.is_discrete
