@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 import jax
@@ -21,8 +21,9 @@ from jax.tree_util import PyTreeDef
 
 from funcvi import _jax
 
-__all__ = ["Traced", "program", "run", "trace"]
+__all__ = ["Function", "Traced", "program", "run", "trace"]
 
+Array: TypeAlias = jax.Array | np.ndarray
 T = TypeVar("T")
 P = TypeVar("P")
 
@@ -34,33 +35,39 @@ _lock = Lock()
 
 
 @dataclass(frozen=True)
-class Traced:
-    """What a function computes now, apart from the arrays that it closes over.
-
-    Attributes:
-        jaxpr: the computation.
-        constants: the arrays, in the order in which ``traced(constants, *args)`` takes them.
-        tree: the structure of the result, and ``shapes`` its leaves' shapes and dtypes.
-        key: equal for two traces only if they compute the same of constants and arguments.
-        has_rules: whether the derivative depends on more than the jaxpr (``jax.custom_jvp``).
-    """
+class Function:
+    """A jaxpr as a function ``(constants, *args) -> result``."""
 
     jaxpr: Jaxpr
-    constants: tuple[jax.Array | np.ndarray, ...]
     tree: PyTreeDef
-    shapes: tuple[jax.ShapeDtypeStruct, ...]
-    key: Hashable
-    has_rules: bool
 
-    def __call__(self, constants: Sequence[jax.Array | np.ndarray], *args: object) -> object:
-        """The function's result, from constants in place of those that it closed over."""
+    def __call__(self, constants: Sequence[Array], *args: object) -> Any:
+        """The result, from constants in place of those that were closed over."""
         leaves = jax.core.eval_jaxpr(self.jaxpr, constants, *jax.tree.leaves(args))
         return self.tree.unflatten(leaves)
 
 
+@dataclass(frozen=True)
+class Traced:
+    """What a function computes now.
+
+    Attributes:
+        function: the computation, ``(constants, *args) -> result``.
+        constants: the arrays that the function closes over.
+        shapes: of the leaves of the result.
+        key: equal for two traces only if they compute the same of constants and arguments.
+        has_rules: whether the derivative depends on more than the jaxpr (``jax.custom_jvp``).
+    """
+
+    function: Function
+    constants: tuple[Array, ...]
+    shapes: tuple[jax.ShapeDtypeStruct, ...]
+    key: Hashable
+    has_rules: bool
+
+
 def trace(function: Callable[..., object], *args: object) -> Traced:
     """The function of these arguments (arrays, or shapes and dtypes) as it is at this moment."""
-
     closed, result = jax.make_jaxpr(lambda *a: function(*a), return_shape=True)(*args)
     facts = _facts(closed)
     if facts.foreign:
@@ -70,7 +77,7 @@ def trace(function: Callable[..., object], *args: object) -> Traced:
     shapes, tree = jax.tree.flatten(result)
     key = (facts.key, jax.tree.structure(args), tree)
     constants = tuple(c if isinstance(c, jax.Array) else np.array(c) for c in facts.constants)
-    return Traced(_lifted(closed), constants, tree, tuple(shapes), key, facts.has_rules)
+    return Traced(Function(_lifted(closed), tree), constants, tuple(shapes), key, facts.has_rules)
 
 
 def program(key: Hashable, make: Callable[[], P]) -> P:
@@ -97,19 +104,9 @@ def run(function: Callable[..., T], *args: object) -> T:
     traced = trace(function, *args)
     if not _jax.is_concrete(traced.constants):
         return function(*args)
-    compiled = program(("run", traced.key), lambda: jax.jit(_without_constants(traced)))
+    compiled = program(("run", traced.key), lambda: jax.jit(traced.function))
     result: T = compiled(traced.constants, *args)
     return result
-
-
-def _without_constants(traced: Traced) -> Callable[..., object]:
-    """The call of a trace, which does not keep its constants alive."""
-    jaxpr, tree = traced.jaxpr, traced.tree
-
-    def call(constants: Sequence[jax.Array], *args: object) -> object:
-        return tree.unflatten(jax.core.eval_jaxpr(jaxpr, constants, *jax.tree.leaves(args)))
-
-    return call
 
 
 # ---- constants -----------------------------------------------------------------------------------
@@ -130,7 +127,7 @@ def _lifted(closed: ClosedJaxpr) -> Jaxpr:
             outputs: list[Var | Literal] = [Var(v.aval) for v in equation.outvars]
             inner = equation.params["jaxpr"] if equation.primitive.name == "jit" else None
             if inner is None or not _facts(inner).constants:
-                equations.append(equation.replace(invars=inputs, outvars=outputs))
+                equations.append(equation.replace(invars=inputs, outvars=outputs))  # type: ignore[arg-type]
             else:
                 places = [Var(v.aval) for v in inner.jaxpr.constvars]
                 constants.extend(places)
@@ -191,7 +188,7 @@ class _Facts(NamedTuple):
     """Of a jaxpr: what it computes, and of what."""
 
     key: _Key  # primitives, their parameters, shapes, dtypes, literals; not the constants
-    constants: list[jax.Array | np.ndarray]  # all, those of inner jits included
+    constants: list[Array]  # all, those of inner jits included
     has_rules: bool
     foreign: bool  # it contains traces that JAX may have kept, of functions not its own
 

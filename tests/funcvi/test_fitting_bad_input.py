@@ -1,8 +1,10 @@
 """Wrong arguments of fv.fit: each an error of at most three lines that says what to do."""
 
+import equinox
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import optax
 import pytest
 
@@ -13,6 +15,8 @@ from tests.funcvi.compiles import compilations
 def good(params, key):
     return jnp.sum(params["x"] ** 2)
 
+
+torch = pytest.importorskip("torch")
 
 ARGUMENTS = {"loss": good, "params": {"x": 1.0}, "optimizer": optax.adam(0.1), "num_steps": 5}
 
@@ -83,6 +87,23 @@ BAD = {
         "optimizer must be an optax transformation such as optax.adam(1e-2), got float",
     ),
     "a name": ({"optimizer": "adam"}, TypeError, "got str"),
+    "numpyro's": (
+        {"optimizer": numpyro.optim.Adam(0.1)},
+        TypeError,
+        "optimizer is one of numpyro.optim, got Adam: give the optax transformation that it",
+    ),
+    # how it runs
+    "another loop": (
+        {"loop": "scan"},
+        ValueError,
+        'loop must be "compiled", "host" or None, got \'scan\'',
+    ),
+    "no callback": ({"callback": 3}, TypeError, "callback must be a function callback(steps, loss"),
+    "no tolerance": (
+        {"tolerance": 0.0},
+        ValueError,
+        "tolerance must be a positive number of nats, got 0.0",
+    ),
     # steps and patience
     "zero steps": ({"num_steps": 0}, ValueError, "num_steps must be a positive integer, got 0"),
     "negative steps": (
@@ -126,6 +147,16 @@ BAD = {
         "params['x'] must be floating-point, got complex128",
     ),
     "text": ({"params": {"x": "one"}}, TypeError, "params['x'] must be floating-point"),
+    "tensor as param": (
+        {"params": {"x": torch.zeros(3)}},
+        TypeError,
+        "params['x'] is a torch tensor",
+    ),
+    "a module": (
+        {"params": equinox.nn.MLP(2, 2, 4, 1, key=jax.random.key(0))},
+        TypeError,
+        "eqx.partition(module, eqx.is_inexact_array)",
+    ),
     "a key as param": (
         {"params": {"x": 1.0, "k": jax.random.key(0)}},
         TypeError,
@@ -166,6 +197,16 @@ BAD = {
         TypeError,
         "args must be a tuple, got list: write args=(data,)",
     ),
+    "tensor": (
+        {"loss": lambda p, k, x: p["x"], "args": ({"x": torch.zeros(3)},)},
+        TypeError,
+        "args[0]['x'] is a torch tensor: convert it, jnp.asarray(tensor.detach().numpy())",
+    ),
+    "a function in args": (
+        {"loss": lambda p, k, x: p["x"], "args": (jnp.sin,)},
+        TypeError,
+        "args[0] must be an array or a number, got ",
+    ),
     "bare args": ({"args": jnp.zeros(3)}, TypeError, "args must be a tuple, got "),
 }
 
@@ -191,17 +232,6 @@ def test_nothing_runs_before_the_arguments_are_checked():
     with compilations() as count, pytest.raises(ValueError, match="num_steps"):
         fv.fit(good, {"x": 1.0}, optax.adam(0.1), key=jax.random.key(0), num_steps=0)
     assert count.compiled == 0
-
-
-@pytest.mark.parametrize("transform", [jax.jit, jax.grad, lambda f: lambda x: jax.vmap(f)(x[None])])
-def test_fit_inside_a_transformation_is_refused(transform):
-    def inner(x):
-        return fv.fit(good, {"x": x}, optax.adam(0.1), key=jax.random.key(0), num_steps=5).params[
-            "x"
-        ]
-
-    with pytest.raises(TypeError, match=r"params\['x'\] is traced: .* call it outside jit, grad"):
-        transform(inner)(jnp.ones(()))
 
 
 def test_continuing_with_another_optimizer_is_refused():

@@ -168,5 +168,5 @@ def test_a_function_may_be_differentiated_after_it_was_traced():
     traced = programs.trace(lambda x: with_rule(x) ** 2, X)
     assert traced.has_rules
     np.testing.assert_allclose(
-        jax.grad(lambda x: jnp.sum(traced(traced.constants, x)))(X), 8 * X, rtol=1e-6
+        jax.grad(lambda x: jnp.sum(traced.function(traced.constants, x)))(X), 8 * X, rtol=1e-6
     )

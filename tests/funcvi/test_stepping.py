@@ -4,11 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 
 import funcvi as fv
-from funcvi import loops, stepping
-from funcvi.static import Static
+from funcvi import loops
 from tests.funcvi.compiles import compilations
 
 KEY = jax.random.key(4)
@@ -26,24 +24,23 @@ def loss(params, key):
     return jnp.mean((out - 1.0) ** 2)
 
 
-def given(loss, num_steps):
-    state = stepping.init(start(), OPTIMIZER)
-    return Static(loss), OPTIMIZER, state, KEY, num_steps, 10, ()
-
-
 def test_convolutions_are_found_at_any_depth():
     def without(params, key):
         return jnp.sum(params["kernel"] ** 2)
 
     for function, expected in ((loss, True), (without, False)):
-        traced = stepping.in_a_loop.trace(*given(function, 3)).jaxpr.jaxpr
-        assert loops.convolves(traced) is expected
+        traced = jax.make_jaxpr(function)(start(), KEY)
+        assert loops.convolves(traced.jaxpr) is expected
 
 
 def test_the_end_is_that_of_the_loop():
     fit = fv.fit(loss, start(), OPTIMIZER, key=KEY, num_steps=30)
-    looped, losses = stepping.in_a_loop(*given(loss, 30))
-    np.testing.assert_allclose(fit.losses, losses[:30], rtol=1e-5)
+    looped = fv.fit(loss, start(), OPTIMIZER, key=KEY, num_steps=30, loop="compiled")
+    assert (fit.loop, looped.loop) == (
+        "host" if jax.default_backend() == "cpu" else "compiled",
+        "compiled",
+    )
+    np.testing.assert_allclose(fit.losses, looped.losses, rtol=1e-5)
     np.testing.assert_allclose(fit.params["kernel"], looped.params["kernel"], rtol=1e-4)
 
 
@@ -56,16 +53,6 @@ def test_nothing_is_compiled_twice():
         fv.fit(scaled, start(), OPTIMIZER, key=KEY, num_steps=9)
         fv.fit(scaled, fit, OPTIMIZER, key=KEY, num_steps=4)
     assert again.compiled == 0
-
-
-def test_no_loop_runs_on_cpu(monkeypatch):
-    if jax.default_backend() != "cpu":
-        pytest.skip("loops are as fast as steps on this device")
-    steps = []
-    one = stepping.one
-    monkeypatch.setattr(stepping, "one", lambda *given: steps.append(1) or one(*given))
-    fv.fit(loss, start(), OPTIMIZER, key=KEY, num_steps=6)
-    assert len(steps) == 6
 
 
 def test_continuing_is_going_on():

@@ -1,0 +1,275 @@
+"""Fit: minimise a stochastic loss with any optax optimiser, in one compiled loop.
+
+Knows nothing of distributions: the caller's closure joins a family, an objective and data.
+``fit`` drives the compiled loop of ``loops`` from the host, a chunk of steps at a time, so that one
+program serves any number of steps, a progress bar, a callback and a continuation.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.tree_util import PyTreeDef
+
+from funcvi import _jax, programs
+from funcvi._types import Key, Loss, Params
+from funcvi.fitting.checks import check_call, checked_params, checked_state
+from funcvi.fitting.loops import CHUNK, Constants, Loops, trace, unread
+from funcvi.fitting.pace import Bar, Pace
+from funcvi.fitting.result import Fit
+from funcvi.fitting.steps import Carry, init, scan, select, step
+
+__all__ = ["fit"]
+
+#: ``callback(steps, loss, params)``; True ends the fit.
+Callback: TypeAlias = Callable[[int, float, Params], bool | None]
+
+_SAMPLE = 1 << 16  # numbers of an array that are looked at to see whether it changed
+
+
+def fit(
+    loss: Loss,
+    params: Params | Fit,
+    optimizer: optax.GradientTransformation,
+    *,
+    key: Key,
+    num_steps: int,
+    args: tuple[object, ...] = (),
+    state: object = None,
+    progress: bool | None = None,
+    patience: int = 10,
+    tolerance: float | None = None,
+    loop: str | None = None,
+    callback: Callback | None = None,
+) -> Fit:
+    """Minimise ``E[loss(params, key, *args)]`` over params.
+
+    Step ``i`` draws with ``jax.random.fold_in(key, i)``, counted from the very first step: fitting
+    1,000 steps and continuing for 1,000 with the same key is fitting 2,000. A step with a
+    non-finite loss or gradient leaves params, optimiser and state as they were; ``patience`` of
+    them in a row end the fit.
+
+    Loss and optimiser are traced at every call, so nothing that they read can be stale; the
+    compiled program is found by what they compute, so the same loss and optimiser written anew,
+    other data of the same shapes and any ``num_steps`` compile nothing.
+
+    It may be called under ``jax.vmap``, over keys, params, args, or hyperparameters that the
+    optimiser closes over: a batch of fits, each with its own status. So too under ``jax.jit`` and
+    ``jax.grad``. The fit is then one ``jax.lax.scan``, without bar and callback.
+
+    Ctrl-C is answered within about half a second, or one step: the fit so far is returned, with the
+    status "interrupted". An exception raised on the way (by ``callback``, by a loss that calls
+    Python) is raised again with the fit so far as its attribute ``fit``.
+
+    Args:
+        loss: ``loss(params, key, *args) -> scalar``, traceable by JAX. With ``state``:
+            ``loss(params, key, *args, state=state) -> (scalar, state)``.
+        params: a pytree of floating-point arrays, or the :class:`Fit` to continue from.
+        optimizer: any optax transformation; value, gradient and ``value_fn`` are passed to those
+            that ask for them (``optax.lbfgs``, ``optax.contrib.reduce_on_plateau``).
+        key: a key from ``jax.random.key``.
+        num_steps: how many steps to take, at least one.
+        args: further arguments of the loss (data, temperatures), traced.
+        state: a pytree of arrays that the loss carries from step to step and that is not
+            differentiated: BatchNorm's statistics, a moving baseline. A continuation goes on from
+            the fit's own.
+        progress: show a progress bar; by default only in a terminal.
+        patience: non-finite steps in a row before the fit gives up.
+        tolerance: nats that as many steps again may still gain in a fit that is "converged"; by
+            default a hundredth of what the loss has fallen, within 0.001 and 0.1.
+        loop: "compiled" for one compiled loop of many steps, "host" for a compiled step called from
+            Python; by default "compiled", but "host" for a loss that convolves, on CPU, where XLA
+            has no fast convolutions inside of loops.
+        callback: ``callback(steps, loss, params)`` about twice a second, with the steps taken from
+            the very first, the mean loss since the last call, and the params; True ends the fit.
+
+    Returns:
+        A :class:`Fit`.
+
+    Raises:
+        TypeError, ValueError: an argument is not as described, or the loss reads none of its
+            params; nothing has run then.
+
+    Example:
+        >>> import jax, optax
+        >>> import funcvi as fv
+        >>> def loss(params, key):
+        ...     return (params["x"] - 3.0) ** 2
+        >>> result = fv.fit(loss, {"x": 0.0}, optax.adam(0.1), key=jax.random.key(0), num_steps=500)
+        >>> print(result.params["x"].round(2), result.status)
+        3.0 converged
+    """
+    before = params if isinstance(params, Fit) else None
+    if state is None and before is not None:
+        state = before.state
+    counts = {"num_steps": num_steps, "patience": patience}
+    check_call(loss, optimizer, key, args, state is not None, counts, loop, callback, tolerance)
+    state = checked_state(state)
+    start = before.params if before is not None else checked_params(params)
+    rest = (key, state, args)
+    if before is None:
+        carry = programs.run(lambda p, s: init(p, optimizer, state=s), start, state)
+    else:
+        carry = _resumed(before, optimizer, state)
+    traces = trace(loss, optimizer, carry, rest)
+    concrete = _jax.is_concrete((carry, rest, traces.constants))
+    loops = traces.loops(start) if concrete else None
+    ignored = loops.unread if loops else unread(traces.loss, start)
+    mark = _fingerprint(traces.loss, args)
+    losses = np.zeros(0, jnp.result_type(float)) if before is None else before.losses
+    judged_from = losses.shape[-1]
+    if before is not None and mark is not None and mark == before.fingerprint:
+        judged_from = before.judged_from
+
+    def result(carry: Carry, new: np.ndarray | jax.Array, ran: str, ended: str | None) -> Fit:
+        if loops is not None:
+            params = carry.good_params if int(carry.run) >= patience else carry.params
+            joined: np.ndarray | jax.Array = np.concatenate([losses, new])
+        else:
+            params = select(carry.run >= patience, carry.good_params, carry.params)
+            joined = jnp.concatenate([losses, new])
+        return Fit(params, joined, carry.state, carry, ignored, ran, patience, tolerance, ended,
+                   judged_from, mark)  # fmt: skip
+
+    if loops is None:
+        if callback is not None or loop == "host":
+            raise ValueError(
+                "under jax.jit, vmap and grad a fit is one compiled scan: leave out callback and "
+                'loop="host".'
+            )
+        take = step(loss, optimizer)
+        return result(
+            *scan(take, carry, key, num_steps, *args, patience=patience), "compiled", None
+        )
+    kind = loop or ("host" if loops.slow else "compiled")
+    run = _Run(loops, kind, traces.constants, carry, key, args, patience)
+    try:
+        ended = _drive(run, num_steps, progress, callback)
+    except KeyboardInterrupt:
+        ended = "by Ctrl-C"
+    except Exception as error:
+        error.fit = result(run.carry, run.losses, run.kind, "by an error")  # type: ignore[attr-defined]
+        error.add_note(f"The fit so far ({run.taken} steps) is the attribute fit of this error.")
+        raise
+    if ended is not None:
+        ended += f", after {run.taken} of {num_steps} steps: continue with fv.fit(loss, fit, ...)."
+    return result(run.carry, run.losses, run.kind, ended)
+
+
+@dataclass
+class _Run:
+    """The steps taken so far; consistent at any moment, for Ctrl-C may come at any."""
+
+    loops: Loops
+    kind: str
+    constants: Constants
+    carry: Carry
+    key: Key
+    args: tuple[object, ...]
+    patience: int
+
+    def __post_init__(self) -> None:
+        self._first = int(self.carry.step)
+        self._chunks: list[np.ndarray] = []
+
+    def advance(self, count: int) -> np.ndarray:
+        """Take ``count`` steps, at most a chunk; the losses of those that were taken."""
+        dtype, first = jnp.result_type(float), len(self._chunks)
+        if self.kind == "compiled":
+            taken = self.taken
+            carry, buffer = self.loops.chunk(
+                self.constants, self.carry, self.key, count, self.patience, self.args
+            )
+            losses = np.asarray(buffer)  # waits for the chunk
+            self._chunks.append(losses[: int(carry.step) - self._first - taken])
+            self.carry = carry
+            return self._chunks[-1]
+        for _ in range(count):
+            carry, loss = self.loops.one(self.constants, self.carry, self.key, self.args)
+            self._chunks.append(np.asarray(loss, dtype)[None])
+            self.carry = carry
+            if self.gave_up:
+                break
+        return np.concatenate(self._chunks[first:])
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether too many steps in a row were not finite."""
+        return int(self.carry.run) >= self.patience
+
+    @property
+    def taken(self) -> int:
+        """Steps of this run."""
+        return int(self.carry.step) - self._first
+
+    @property
+    def losses(self) -> np.ndarray:
+        """Of the steps taken."""
+        empty = np.zeros(0, jnp.result_type(float))
+        return np.concatenate([empty, *self._chunks])[: self.taken]
+
+
+def _drive(
+    run: _Run, num_steps: int, progress: bool | None, callback: Callback | None
+) -> str | None:
+    """Takes the steps; says who ended them early, if anyone did."""
+    with Bar(num_steps, progress) as bar:
+        pace = Pace(CHUNK, run.loops.seconds_per_step, bar.shown)
+        if run.loops.seconds_per_step is None and run.kind == "compiled":
+            run.advance(0)  # compiles, which is not a step's time
+        while run.taken < num_steps and not run.gave_up:
+            started = time.perf_counter()
+            losses = run.advance(pace.next_chunk(num_steps - run.taken))
+            run.loops.seconds_per_step = pace.update(len(losses), time.perf_counter() - started)
+            bar.update(len(losses), float(losses[-1]))
+            if callback is not None:
+                answer = callback(int(run.carry.step), float(losses.mean()), run.carry.params)
+                if answer not in (None, True, False):
+                    raise TypeError(
+                        "callback must return None, or True to end the fit, got "
+                        f"{type(answer).__name__}."
+                    )
+                if answer:
+                    return "by the callback"
+    return None
+
+
+def _resumed(fit: Fit, optimizer: optax.GradientTransformation, state: object) -> Carry:
+    """What the fit goes on from: after a divergence, the good params and a fresh optimiser."""
+    if np.ndim(fit.carry.run):
+        raise ValueError(
+            f"this is a batch of fits, of shape {np.shape(fit.carry.run)}: continue each of them, "
+            "jax.vmap(lambda fit: fv.fit(loss, fit, ...))(fits)."
+        )
+    expected: PyTreeDef = jax.tree.structure(jax.eval_shape(optimizer.init, fit.params))
+    if expected != jax.tree.structure(fit.carry.optimizer_state):
+        raise ValueError(
+            "this fit was made with another optimizer, whose state does not suit this one: "
+            "continue with the same, or start anew from fit.params."
+        )
+    carry = fit.carry._replace(state=state)
+    concrete = _jax.is_concrete(carry)
+    if not concrete or int(carry.run) >= fit.patience:
+        fresh = init(fit.params, optimizer, state=state)
+        again = carry._replace(params=fresh.params, optimizer_state=fresh.optimizer_state)
+        carry = again if concrete else select(carry.run >= fit.patience, again, carry)
+    return carry._replace(run=jax.device_put(np.int32(0)))
+
+
+def _fingerprint(traced: programs.Traced, args: tuple[object, ...]) -> str | None:
+    """Of the loss and its data, to see whether a continuation minimises the same function."""
+    digest = hashlib.blake2b(str(hash(traced.key)).encode())
+    for leaf in jax.tree.leaves((traced.constants, args)):
+        if not _jax.is_concrete(leaf):
+            return None
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        array = np.asarray(leaf).reshape(-1)
+        digest.update(array[:: 1 + len(array) // _SAMPLE].tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,117 @@
+"""What a fit returns."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeAlias, TypeVar
+
+import jax
+import numpy as np
+
+from funcvi import _jax
+from funcvi._types import Params
+from funcvi.fitting.status import Status, Verdict, judge
+from funcvi.fitting.steps import Carry
+
+__all__ = ["Fit"]
+
+T = TypeVar("T")
+
+#: One for a fit, a list for a batch of fits, a list of lists for a batch of batches.
+PerFit: TypeAlias = T | Sequence["PerFit[T]"]
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("params", "losses", "state", "carry"),
+    meta_fields=(
+        "unread",
+        "loop",
+        "patience",
+        "tolerance",
+        "interruption",
+        "judged_from",
+        "fingerprint",
+    ),
+)
+@dataclass(frozen=True)
+class Fit:
+    """The result of :func:`fit`; pass it as ``params`` to continue. A pytree.
+
+    Under ``jax.vmap`` all its arrays have a leading axis of fits, and ``status``, ``reason`` and
+    ``num_skipped`` are lists of what they are for one.
+
+    Attributes:
+        params: the fitted params; after a divergence, the last at which the loss was finite.
+        losses: array (steps,), one value for each step taken, the skipped ones included. In a batch
+            of fits, NaN after the end of one that gave up.
+        state: what the loss carries beside its params, after the last step; or None.
+        carry: what a continuation starts from.
+        unread: names of the params that the loss does not read, which stay as they are.
+        loop: "compiled" or "host": which ran.
+        interruption: who ended the fit before its last step, if anyone did.
+        judged_from: the first of the losses that count for the status: those before were of another
+            loss or other args.
+    """
+
+    params: Params
+    losses: np.ndarray | jax.Array
+    state: object
+    carry: Carry = field(repr=False)
+    unread: tuple[str, ...] = ()
+    loop: str = "compiled"
+    patience: int = 10
+    tolerance: float | None = None
+    interruption: str | None = None
+    judged_from: int = 0
+    fingerprint: str | None = field(default=None, repr=False)
+
+    @property
+    def status(self) -> PerFit[Status]:
+        """converged, undecided, out_of_budget, diverged or interrupted."""
+        return _per_fit(self, lambda fit: fit._verdict().status)
+
+    @property
+    def reason(self) -> PerFit[str]:
+        """Why, and what to do."""
+        return _per_fit(self, lambda fit: fit._verdict().reason)
+
+    @property
+    def num_skipped(self) -> PerFit[int]:
+        """How many steps were skipped because of a non-finite loss or gradient."""
+        return _per_fit(self, lambda fit: int(fit.carry.skipped))
+
+    def __repr__(self) -> str:
+        if not _jax.is_concrete(self.carry) or np.ndim(self.carry.run):
+            fits = "" if not np.ndim(self.carry.run) else f"{list(np.shape(self.carry.run))} fits, "
+            return f"Fit({fits}{np.shape(self.losses)[-1]} steps each)"
+        last = f"{self.losses[-1]:.6g}" if len(self.losses) else "none"
+        status, reason = self._verdict()
+        return f"Fit({len(self.losses)} steps, last loss {last}; {status.value}: {reason})"
+
+    def _verdict(self) -> Verdict:
+        losses = np.asarray(self.losses)[self.judged_from : int(self.carry.step)]
+        verdict = judge(losses, self.carry, self.patience, self.tolerance)
+        if self.interruption is not None and verdict.status != Status.diverged:
+            verdict = Verdict(Status.interrupted, self.interruption)
+        if self.unread:
+            names = ", ".join(self.unread)
+            verdict = verdict._replace(
+                reason=f"{verdict.reason} The loss does not read {names}: never changed."
+            )
+        return verdict
+
+
+def _per_fit(fit: Fit, of: Callable[[Fit], T]) -> PerFit[T]:
+    if not _jax.is_concrete(fit.carry):
+        raise TypeError(
+            "a status is judged from values, and those of this fit are traced: return the fit from "
+            "jax.jit or jax.vmap, and read it there."
+        )
+    if not np.ndim(fit.carry.run):
+        return of(fit)
+    return [_per_fit(_nth(fit, i), of) for i in range(len(fit.carry.run))]
+
+
+def _nth(fits: Fit, i: int) -> Fit:
+    return jax.tree.map(lambda x: x[i], fits)

@@ -1,0 +1,175 @@
+"""How a fit ended, judged from its losses, in words that say what to do."""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from funcvi.fitting.steps import Carry
+
+__all__ = ["Status", "Verdict", "judge"]
+
+_LEAST = 40  # fewer losses say nothing about convergence
+_BATCHES = 10
+_ERRORS = 2.5  # standard errors within which a change is noise
+_LARGEST, _SMALLEST, _FRACTION = 0.1, 1e-3, 1e-2  # the tolerance, unless it is given
+
+
+class Status(StrEnum):
+    """How a fit ended; compares equal to its name."""
+
+    converged = "converged"
+    undecided = "undecided"
+    out_of_budget = "out_of_budget"
+    diverged = "diverged"
+    interrupted = "interrupted"
+
+
+class Verdict(NamedTuple):
+    """A status, and why."""
+
+    status: Status
+    reason: str
+
+
+def judge(losses: np.ndarray, carry: Carry, patience: int, tolerance: float | None) -> Verdict:
+    """The status of a fit with these losses, ending in this carry.
+
+    A line through the last half of the losses, and one through their last three quarters, each give
+    an upper confidence bound for the fall of a step (two and a half standard errors, from batch
+    means, so autocorrelated losses are not mistaken for precise ones). As long as the fall does not
+    quicken, as many steps again gain no more than that many times the smaller one. "converged"
+    means that this bound is at most ``tolerance``, and that a fall that can be told from noise is
+    slowing down. The best single loss plays no part: on a noisy loss it is luck.
+    """
+    run, skipped = int(carry.run), int(carry.skipped)
+    kept = np.asarray(losses[np.isfinite(losses)], np.float64)
+    if run >= patience or (not len(kept) and len(losses)):
+        return _non_finite(losses, carry, run)
+    note = _skipped(skipped, run)
+    if len(kept) < _LEAST:
+        return Verdict(
+            Status.out_of_budget,
+            f"{len(kept)} finite losses are too few to judge; continue.{note}",
+        )
+    quarter = len(kept) // 4
+    before, older, newer = np.split(kept[-3 * quarter :], 3)
+    start = kept[: max(quarter // 2, 1)]
+    relapse = newer.mean() - older.mean() > 0.1 * (start.mean() - older.mean())
+    if _above(newer, start) or (relapse and _above(newer, older)):
+        return Verdict(
+            Status.diverged,
+            f"the loss rose from {min(start.mean(), older.mean()):.4g} to {newer.mean():.4g}. "
+            "Lower the learning rate, or clip: "
+            f"optax.chain(optax.clip_by_global_norm(1.0), optimizer).{note}",
+        )
+    allowed = tolerance if tolerance is not None else _default_tolerance(kept, newer.mean())
+    allowed = max(allowed, _resolution(kept))
+    lately, error = _fall(kept[-2 * quarter :])
+    bounds = [max(f, 0.0) + _ERRORS * e for f, e in (_fall(kept[-3 * quarter :]), (lately, error))]
+    bound = len(kept) * min(bounds)
+    falling = lately > _ERRORS * error
+    slowing = older.mean() - newer.mean() < 0.8 * (before.mean() - older.mean())
+    tolerated = f"the tolerance is {allowed:.2g} nats"
+    if bound <= allowed and (slowing or not falling):
+        return Verdict(
+            Status.converged,
+            f"as many steps again would gain at most {bound:.2g} nats; {tolerated}.{note}",
+        )
+    if falling:
+        change, error = len(kept) / 2 * lately, len(kept) / 2 * error
+        return Verdict(
+            Status.out_of_budget,
+            f"the loss is still falling, by {change:.2g} +- {error:.1g} nats over the last half of "
+            "the steps: continue with fv.fit(loss, fit, optimizer, ...), or raise the learning "
+            f"rate; {tolerated}.{note}",
+        )
+    return Verdict(
+        Status.undecided,
+        f"the noise hides changes below {bound:.2g} nats: raise num_samples or num_steps; "
+        f"{tolerated}.{note}",
+    )
+
+
+def _default_tolerance(losses: np.ndarray, now: float) -> float:
+    """A hundredth of what the loss has fallen, within bounds."""
+    return min(_LARGEST, max(_FRACTION * (losses[: _LEAST // 4].mean() - now), _SMALLEST))
+
+
+def _fall(values: np.ndarray) -> tuple[float, float]:
+    """How much the values fall from one to the next, and its standard error.
+
+    The least-squares line through the means of consecutive batches.
+    """
+    means = _batch_means(values)
+    time = np.arange(len(means)) - (len(means) - 1) / 2
+    slope = time @ means / (time @ time)
+    residuals = means - means.mean() - slope * time
+    error = np.sqrt(residuals @ residuals / (len(means) - 2) / (time @ time))
+    return -slope * len(means) / len(values), error * len(means) / len(values)
+
+
+def _skipped(count: int, run: int) -> str:
+    if not count:
+        return ""
+    lately = f", the last {run} among them" if run else ""
+    return f" {count} non-finite step(s) were skipped{lately}."
+
+
+def _above(newer: np.ndarray, older: np.ndarray) -> bool:
+    """Whether every batch of the one lies above every batch of the other, by more than its noise.
+
+    By ranks, because a loss that grows exponentially has an error as large as its mean.
+    """
+    rise = newer.mean() - older.mean()
+    apart = _batch_means(newer).min() > _batch_means(older).max()
+    return bool(apart and rise > max(4 * _batch_error(older), _resolution(older)))
+
+
+def _batch_means(values: np.ndarray) -> np.ndarray:
+    return np.array([b.mean() for b in np.array_split(values, _BATCHES) if len(b)])
+
+
+def _batch_error(values: np.ndarray) -> float:
+    """Standard error of the mean from the means of consecutive batches."""
+    means = _batch_means(values)
+    return float(means.std(ddof=1) / np.sqrt(len(means)))
+
+
+def _resolution(values: np.ndarray) -> float:
+    return 1e-6 * float(np.abs(values[-len(values) // 4 :]).mean() + 1e-6)
+
+
+def _non_finite(losses: np.ndarray, carry: Carry, run: int) -> Verdict:
+    finite = np.flatnonzero(np.isfinite(losses))
+    remedy = (
+        "Lower the learning rate (a tenth of it first), take the mean over draws and not their "
+        "sum, or clip: optax.chain(optax.clip_by_global_norm(1.0), optimizer)."
+    )
+    if not len(finite):
+        return Verdict(
+            Status.diverged,
+            f"the loss or its gradient was non-finite at the initial params, {run} times in a "
+            "row; nothing was learned. Start where the loss is finite: check data, supports and "
+            "priors.",
+        )
+    return Verdict(
+        Status.diverged,
+        f"the loss or its gradient was non-finite {run} times in a row after step {finite[-1]}"
+        f"{_culprit(carry)}; the params before that step are returned. {remedy}",
+    )
+
+
+def _culprit(carry: Carry) -> str:
+    """The parameter that the last accepted step moved the furthest."""
+    moved = [
+        (float(np.abs(np.asarray(new, float) - np.asarray(old, float)).max(initial=0.0)), path)
+        for (path, new), old in zip(
+            jax.tree_util.tree_leaves_with_path(carry.params),
+            jax.tree.leaves(carry.good_params),
+            strict=True,
+        )
+    ]
+    size, path = max(moved, key=lambda pair: pair[0])
+    return f", which moved params{jax.tree_util.keystr(path)} by {size:.3g}" if size > 0 else ""

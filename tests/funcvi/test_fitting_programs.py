@@ -1,0 +1,219 @@
+"""What fv.fit compiles, and when: never a stale program, never one twice."""
+
+import functools
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import optax
+import pytest
+
+import funcvi as fv
+from tests.funcvi.compiles import compilations
+from tests.funcvi.fits import KEY, OPTIMIZERS, START, WITH_VALUE, fit, noisy
+
+
+@pytest.mark.parametrize("name", [*OPTIMIZERS, *WITH_VALUE])
+def test_the_same_shapes_compile_once(name):
+    build = {**OPTIMIZERS, **WITH_VALUE}[name]
+    optimizer = build()
+    result = fit(optimizer, loss=noisy)
+    elsewhere, other_key, again = jax.tree.map(jnp.negative, START), jax.random.key(9), build()
+    with compilations() as later:
+        fit(optimizer, loss=noisy, num_steps=17)
+        fit(optimizer, elsewhere, loss=noisy, key=other_key)
+        fit(optimizer, result, loss=noisy)
+        fit(optimizer, loss=noisy, progress=True)
+        fit(again, loss=lambda params, key: noisy(params, key))
+    assert later.compiled == 0
+
+
+def test_python_floats_and_weak_types_do_not_recompile_a_continuation():
+    def loss(params, key):
+        return (params["x"] - 1.0) ** 2
+
+    result = fit(params={"x": jnp.asarray(0.0)}, loss=loss)
+    with compilations() as later:
+        fit(params=result, loss=loss)
+        fit(params={"x": 2.0}, loss=loss)
+        fit(params={"x": np.float32(2.0)}, loss=loss)
+    assert later.compiled == 0
+
+
+def test_another_learning_rate_is_another_program():
+    slow, fast = fit(optax.sgd(1e-4), num_steps=5), fit(optax.sgd(1e-1), num_steps=5)
+    moved = [float(jnp.abs(f.params["x"] - START["x"]).max()) for f in (slow, fast)]
+    assert moved[1] > 100 * moved[0]
+
+
+def test_args_are_traced():
+    def loss(params, key, data, temperature):
+        return temperature * jnp.mean((params["x"] - data) ** 2)
+
+    def fitted(value, temperature):
+        args = (np.full(4, value, np.float32), np.float32(temperature))
+        return fit(params={"x": 0.0}, loss=loss, args=args, num_steps=300).params["x"]
+
+    assert float(fitted(2.0, 1.0)) == pytest.approx(2.0, abs=1e-2)
+    with compilations() as later:
+        assert float(fitted(-1.0, 2.0)) == pytest.approx(-1.0, abs=1e-2)
+    assert later.compiled == 0
+
+
+GLOBAL = 1.0
+HELPER_GLOBAL = 1.0
+
+
+def reads_a_global(params, key):
+    return (params["x"] - GLOBAL) ** 2
+
+
+def helper(x):
+    return (x - HELPER_GLOBAL) ** 2
+
+
+def calls_a_helper(params, key):
+    return helper(params["x"])
+
+
+class Model:
+    def loss(self, params, key):
+        return (params["x"] - GLOBAL) ** 2
+
+
+SCALED = functools.partial(lambda scale, params, key: scale * (params["x"] - GLOBAL) ** 2, 2.0)
+METHOD = Model().loss
+
+
+@pytest.mark.parametrize(
+    ("loss", "name"),
+    [
+        (reads_a_global, "GLOBAL"),
+        (calls_a_helper, "HELPER_GLOBAL"),
+        (SCALED, "GLOBAL"),
+        (METHOD, "GLOBAL"),
+    ],
+    ids=["loss", "helper", "partial", "method"],
+)
+def test_a_rebound_global_is_seen(loss, name, monkeypatch):
+    def fitted():
+        return float(fit(params={"x": 0.0}, loss=loss, num_steps=300).params["x"])
+
+    assert fitted() == pytest.approx(1.0, abs=1e-2)
+    monkeypatch.setitem(globals(), name, -2.0)
+    assert fitted() == pytest.approx(-2.0, abs=1e-2)
+    monkeypatch.undo()
+    with compilations() as later:
+        assert fitted() == pytest.approx(1.0, abs=1e-2)
+    assert later.compiled == 0
+
+
+def test_a_rebound_closure_variable_is_seen():
+    center = 1.0
+
+    def loss(params, key):
+        return (params["x"] - center) ** 2
+
+    def fitted():
+        return float(fit(params={"x": 0.0}, loss=loss, num_steps=300).params["x"])
+
+    assert fitted() == pytest.approx(1.0, abs=1e-2)
+    center = -2.0
+    assert fitted() == pytest.approx(-2.0, abs=1e-2)
+
+
+def test_a_rebound_global_behind_a_target_is_seen(monkeypatch):
+    from numpyro.distributions import constraints
+
+    def log_density(x):
+        return -((x["a"] - GLOBAL) ** 2)
+
+    target = fv.target(log_density, supports={"a": constraints.real})
+    guide = fv.mean_field(target)
+    loss = fv.negative_elbo(guide, estimator="sticking_the_landing")
+
+    def fitted():
+        result = fit(params=guide.init(KEY), loss=loss, num_steps=400)
+        return float(guide(result.params).unconstrained["a"].loc)
+
+    assert fitted() == pytest.approx(1.0, abs=0.05)
+    monkeypatch.setitem(globals(), "GLOBAL", -2.0)
+    assert fitted() == pytest.approx(-2.0, abs=0.05)
+
+
+def test_a_rebound_global_in_a_schedule_and_a_mutated_mask_are_seen(monkeypatch):
+    schedule = optax.sgd(lambda count: 0.0 * count + 0.01 * GLOBAL)
+    before = fit(schedule, num_steps=1).params["y"]
+    monkeypatch.setitem(globals(), "GLOBAL", 10.0)
+    after = fit(schedule, num_steps=1).params["y"]
+    ratio = float((after - START["y"]) / (before - START["y"]))
+    assert ratio == pytest.approx(10.0, rel=1e-4)
+
+    mask = {"x": True, "y": False}
+    frozen = optax.chain(optax.sgd(0.1), optax.masked(optax.set_to_zero(), mask))
+    assert (fit(frozen, num_steps=3).params["x"] == START["x"]).all()
+    mask["x"] = False
+    assert (fit(frozen, num_steps=3).params["x"] != START["x"]).all()
+
+
+def test_a_method_of_another_object_is_the_same_program():
+    fit(params={"x": 0.0}, loss=Model().loss)
+    with compilations() as later:
+        fit(params={"x": 0.0}, loss=Model().loss)
+    assert later.compiled == 0
+
+
+def regression(data):
+    inputs, outputs = data
+
+    def loss(params, key):
+        noise = 0.1 * jax.random.normal(key, params["w"].shape)
+        return jnp.mean((inputs @ (params["w"] + noise) - outputs) ** 2)
+
+    return loss
+
+
+def data_set(seed):
+    inputs = jax.random.normal(jax.random.key(seed), (50, 4))
+    return inputs, inputs @ jnp.arange(4.0) + seed
+
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+@pytest.mark.parametrize("fits", [50, pytest.param(200, marks=pytest.mark.slow)])
+def test_new_data_and_fresh_losses_compile_nothing_and_leave_nothing_behind(fits):
+    start = {"w": jnp.zeros(4)}
+    for seed in range(5):
+        fit(optax.adam(0.1), start, loss=regression(data_set(seed)), num_steps=20)
+    before = resident()
+    with compilations() as later:
+        for seed in range(5, fits):
+            result = fit(optax.adam(0.1), start, loss=regression(data_set(seed)), num_steps=20)
+            assert np.isfinite(result.losses).all()
+    assert later.compiled == 0
+    assert abs(resident() - before) < 20.0
+
+
+def test_new_data_behind_a_target_compiles_nothing():
+    def model(x, y):
+        slope = numpyro.sample("slope", dist.Normal(0.0, 2.0))
+        numpyro.sample("y", dist.Normal(slope * x, 0.3), obs=y)
+
+    def fitted(slope):
+        x = np.linspace(-1.0, 1.0, 50, dtype=np.float32)
+        guide = fv.mean_field(fv.target(model, x, slope * x))
+        loss = fv.negative_elbo(guide, num_samples=4)
+        result = fit(optax.adam(0.1), guide.init(KEY), loss=loss, num_steps=300)
+        return float(guide(result.params).unconstrained["slope"].loc)
+
+    assert fitted(1.0) == pytest.approx(1.0, abs=0.1)
+    fitted(2.0)
+    with compilations() as later:
+        assert fitted(-3.0) == pytest.approx(-3.0, abs=0.1)
+    assert later.compiled == 0

@@ -1,0 +1,166 @@
+"""Statuses: what a fit may say of itself."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import funcvi as fv
+from funcvi.fitting import Status
+from funcvi.fitting.status import judge
+from tests.funcvi.fits import fit
+
+FINE = SimpleNamespace(run=0, skipped=0)  # all that judge reads of a fit without mishaps
+
+
+def statuses(fall, noise, correlation, tolerance, repetitions=200):
+    """Of losses that fall so over 1,000 steps, with AR(1) noise of this standard deviation."""
+    rng = np.random.default_rng(0)
+    steps = np.arange(1000)
+    innovations = noise * np.sqrt(1 - correlation**2) * rng.normal(size=(repetitions, 1000))
+    losses = np.zeros((repetitions, 1000))
+    losses[:, 0] = noise * rng.normal(size=repetitions)
+    for i in range(1, 1000):
+        losses[:, i] = correlation * losses[:, i - 1] + innovations[:, i]
+    found = [judge(x + fall(steps / 1000), FINE, 10, tolerance).status for x in losses]
+    return {status: found.count(status) / repetitions for status in Status}
+
+
+def test_status_converged():
+    result = fit(loss=lambda p, k: jnp.sum((p["x"] - 3.0) ** 2) + p["y"] ** 2, num_steps=2000)
+    assert result.status == "converged"
+    assert "as many steps again would gain at most" in result.reason
+    assert "the tolerance is 0.1 nats" in result.reason
+
+
+def test_status_out_of_budget_when_still_falling_and_when_too_short():
+    falling = fit(optax.sgd(1e-4), num_steps=400)
+    assert falling.status == "out_of_budget"
+    assert "still falling" in falling.reason
+    assert "continue with fv.fit(loss, fit, optimizer, ...)" in falling.reason
+    short = fit(num_steps=5)
+    assert short.status == "out_of_budget"
+    assert "5 finite losses are too few to judge" in short.reason
+
+
+@pytest.mark.parametrize("rate", [1.01, 1.05, 1.1])
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_status_diverged_when_the_loss_rises_and_stays_finite(rate, noise):
+    def loss(params, key, noise):
+        return params["x"] ** 2 + noise * jax.random.normal(key)
+
+    args = (np.float32(noise),)
+    result = fit(optax.sgd(rate), {"x": 1.0}, loss=loss, num_steps=200, args=args)
+    assert result.status == "diverged"
+    assert "the loss rose from" in result.reason
+    assert "Lower the learning rate" in result.reason
+
+
+def test_status_diverged_when_the_loss_fell_and_rose_again():
+    losses = np.concatenate([np.linspace(100.0, 1.0, 100), np.linspace(1.0, 60.0, 100)])
+    status, reason = judge(losses, FINE, 10, None)
+    assert status == "diverged"
+    assert "the loss rose from" in reason
+
+
+# What as many steps again would gain, and the noise that may hide it. "converged" is false where
+# the gain is above the tolerance: two and a half standard errors of a line through ten batches are
+# passed by 2 % (Student's t with 8 degrees of freedom).
+FALLS = {
+    "linear": (lambda t: -0.2 * t, 0.2),
+    "fast, then linear": (lambda t: 10 * np.exp(-20 * t) - 0.2 * t, 0.2),
+    "slow exponential": (lambda t: np.exp(-t), np.exp(-1) - np.exp(-2)),
+    "exponential": (lambda t: 10 * np.exp(-4 * t), 10 * (np.exp(-4) - np.exp(-8))),
+    "inverse root": (lambda t: 8 / np.sqrt(1 + 1000 * t), 8 / 1000**0.5 * (1 - 0.5**0.5)),
+}
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.9])
+@pytest.mark.parametrize("noise", [0.0, 0.05, 0.2, 1.0, 100.0])
+@pytest.mark.parametrize("name", FALLS)
+def test_what_is_called_converged_has_nothing_left_to_gain(name, noise, correlation):
+    fall, gain = FALLS[name]
+    assert statuses(fall, noise, correlation, 0.9 * gain)[Status.converged] <= 0.04
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.9])
+def test_a_loss_at_its_minimum_is_converged_or_its_noise_is_told(correlation):
+    def flat(t):
+        return 0 * t
+
+    precise = statuses(flat, 0.02, correlation, 0.1)
+    assert precise[Status.converged] >= 0.95
+    noisy = statuses(flat, 100.0, correlation, 0.1)
+    assert noisy[Status.undecided] >= 0.94
+    assert noisy[Status.converged] == noisy[Status.diverged] == 0.0
+
+
+def test_undecided_says_what_the_noise_hides():
+    result = fit(loss=lambda p, k: p["y"] ** 2 + 100 * jax.random.normal(k), num_steps=500)
+    assert result.status == "undecided"
+    assert "the noise hides changes below" in result.reason
+    assert "raise num_samples" in result.reason
+
+
+def test_the_tolerance_is_the_callers():
+    def loss(params, key):
+        return params["y"] ** 2 + 0.1 * jax.random.normal(key)
+
+    assert fit(loss=loss, num_steps=500, tolerance=1.0).status == "converged"
+    assert fit(loss=loss, num_steps=500, tolerance=1e-4).status == "undecided"
+    assert "the tolerance is 0.0001 nats" in fit(loss=loss, num_steps=500, tolerance=1e-4).reason
+
+
+def test_one_lucky_loss_does_not_count_as_converged():
+    def loss(params, key):  # falls throughout, with noise larger than a step's fall
+        return params["x"] + 2.0 * jax.random.normal(key)
+
+    result = fit(optax.sgd(0.05), {"x": 0.0}, loss=loss, num_steps=2000)
+    assert result.status == "out_of_budget"
+
+
+def test_a_fit_whose_args_changed_is_judged_from_there():
+    def loss(params, key, weight):
+        return weight * ((params["x"] - 3.0) ** 2 + 10.0)
+
+    def train(params, weight):
+        return fit(params=params, loss=loss, args=(np.float32(weight),), num_steps=400)
+
+    first = train({"x": 0.0}, 0.1)
+    annealed = train(first, 1.0)  # the loss rises tenfold, and is exactly at its minimum
+    assert annealed.status == "converged", annealed.reason
+    assert annealed.judged_from == 400
+    again = train(annealed, 1.0)
+    assert again.judged_from == 400
+    assert len(again.losses) == 1200
+
+
+def test_the_status_of_two_halves_is_that_of_the_whole():
+    whole, half = fit(num_steps=800), fit(num_steps=400)
+    joined = fit(params=half, num_steps=400)
+    assert (joined.status, joined.reason) == (whole.status, whole.reason)
+
+
+def test_a_status_is_a_string_of_its_name():
+    assert [str(s) for s in Status] == [s.name for s in Status]
+    assert Status("out_of_budget") is Status.out_of_budget
+
+
+def test_the_report_is_readable():
+    text = repr(fit(num_steps=50))
+    assert text.startswith("Fit(50 steps, last loss ")
+    assert len(text.splitlines()) == 1
+
+
+def test_a_status_under_a_transformation_is_refused():
+    def inner(key):
+        result = fv.fit(
+            lambda p, k: p["x"] ** 2, {"x": 1.0}, optax.adam(0.1), key=key, num_steps=50
+        )
+        return jnp.zeros(()) if result.status == "converged" else jnp.ones(())
+
+    with pytest.raises(TypeError, match=r"return the fit from jax\.jit or jax\.vmap, and read it"):
+        jax.jit(inner)(jax.random.key(0))
