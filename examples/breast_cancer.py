@@ -110,7 +110,7 @@ def main():
 
     print(f"{len(x)} patients to learn from, {len(x_test)} held out\n")
     print(table(draws), "\n")
-    print(f"fit    {fit.status}")
+    print(f"fit    {fit.status}: {fit.reason}")
     print(diagnosis)
     print(f"accuracy on patients held out  {accuracy:.3f}")
     picture(draws, probability, malignant_test, options.output)

@@ -25,10 +25,10 @@ def main():
     steps = parser.parse_args().steps
 
     fit, fitted = fit_to(dist.Normal(0.0, 1.0), target=dist.Normal(5.0, 5.0), num_steps=steps)
-    print(f"Normal(loc={fitted.loc:.3f}, scale={fitted.scale:.3f})  {fit.status}")
+    print(f"Normal(loc={fitted.loc:.3f}, scale={fitted.scale:.3f})  {fit.status}: {fit.reason}")
 
     fit, fitted = fit_to(dist.Gamma(1.0, 1.0), target=dist.Gamma(5.0, 5.0), num_steps=steps)
-    print(f"Gamma({fitted.concentration:.3f}, {fitted.rate:.3f})  {fit.status}")
+    print(f"Gamma({fitted.concentration:.3f}, {fitted.rate:.3f})  {fit.status}: {fit.reason}")
 
 
 if __name__ == "__main__":

@@ -40,8 +40,8 @@ def judge(losses: np.ndarray, carry: Carry, patience: int, tolerance: float | No
     an upper confidence bound for the fall of a step (two and a half standard errors, from batch
     means, so autocorrelated losses are not mistaken for precise ones). As long as the fall does not
     quicken, as many steps again gain no more than that many times the smaller one. "converged"
-    means that this bound is at most ``tolerance``, and that a fall that can be told from noise is
-    slowing down. The best single loss plays no part: on a noisy loss it is luck.
+    means that this bound is at most ``tolerance``, and at most a tenth of it where the fall can be
+    told from noise and is not slowing down. The best single loss plays no part: on a noisy loss it is luck.
     """
     run, skipped = int(carry.run), int(carry.skipped)
     kept = np.asarray(losses[np.isfinite(losses)], np.float64)
@@ -72,7 +72,7 @@ def judge(losses: np.ndarray, carry: Carry, patience: int, tolerance: float | No
     falling = lately > _ERRORS * error
     slowing = older.mean() - newer.mean() < 0.8 * (before.mean() - older.mean())
     tolerated = f"the tolerance is {allowed:.2g} nats"
-    if bound <= allowed and (slowing or not falling):
+    if bound <= allowed / 10 or (bound <= allowed and (slowing or not falling)):
         return Verdict(
             Status.converged,
             f"as many steps again would gain at most {bound:.2g} nats; {tolerated}.{note}",

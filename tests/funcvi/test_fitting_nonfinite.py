@@ -97,8 +97,8 @@ def test_a_continuation_after_a_divergence_starts_the_optimizer_anew():
     assert 0.8 < failed.params["x"] <= 1.0
     again = fv.fit(loss, failed, optax.adam(0.3), key=jax.random.key(0), num_steps=1)
     (adam, *_) = again.carry.optimizer_state
-    assert int(adam.count) == 0  # a fresh one, whose first step was too long again
-    assert float(adam.mu["x"]) == 0.0
+    assert int(adam.count) == 1  # a fresh one
+    assert float(adam.mu["x"]) == pytest.approx(-0.1)
     small = fv.fit(loss, failed, optax.adam(0.3), key=jax.random.key(0), num_steps=3, patience=1)
     assert small.params["x"] == failed.params["x"]
 
