@@ -109,9 +109,9 @@ def one(x: Any, y: Any, train: int, steps: int, seed: int) -> dict[str, list[flo
     began = time.perf_counter()
     point = trained(likelihood, net.params, seen, labels, steps, key)
     spent = time.perf_counter() - began
-    plain = {n: fv.networks.classes(net(point, v)[None]) for n, v in outside.items()}
+    plain = {n: fv.networks.predicted_classes(net(point, v)[None]) for n, v in outside.items()}
     found["as converted"] = [
-        *scores(fv.networks.classes(net(point, test)[None]), plain, y[train:]),
+        *scores(fv.networks.predicted_classes(net(point, test)[None]), plain, y[train:]),
         spent,
     ]
     weights = {n.split(".")[0]: w for n, w in net.params.items() if w.ndim > 1}
@@ -129,7 +129,9 @@ def one(x: Any, y: Any, train: int, steps: int, seed: int) -> dict[str, list[flo
         spent = time.perf_counter() - began
 
         def predict(x: Any, net: Any = bayesian, posterior: Any = posterior) -> Any:
-            return fv.networks.classes(net.predict(posterior, x, key=key, num_samples=DRAWS))
+            return fv.networks.predicted_classes(
+                net.predict(posterior, x, key=key, num_samples=DRAWS)
+            )
 
         others = {n: predict(v) for n, v in outside.items()}
         found[kind] = [

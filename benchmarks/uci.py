@@ -112,7 +112,7 @@ def scores(x: Any, y: Any, tests: Any, outputs: int, steps: int) -> Any:
         means, noise = predict(fit.params, jnp.asarray(inputs[test]), key)
         logs = dist.Normal(means, noise).log_prob(jnp.asarray(targets[test]))
         score = jax.nn.logsumexp(logs, axis=0) - np.log(len(means)) - np.log(y_scale)
-        error = (fv.networks.values(means).mean - targets[test]) * y_scale
+        error = (fv.networks.predicted_values(means).mean - targets[test]) * y_scale
         found.append((float(jnp.sqrt(jnp.mean(error**2))), float(score.mean()), seconds))
     return found
 

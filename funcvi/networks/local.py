@@ -1,41 +1,28 @@
 """Random weights without drawing them: the noise moves to what a layer gives.
 
-A Gaussian weight that enters one matrix product or convolution, and nothing else, makes that
-layer's output Gaussian given its input; drawing the output instead of the weight has a gradient of
-much lower variance. Layers are found by reading the function's jaxpr, so any function will do.
+A Gaussian weight that meets a layer's input in one matrix product or convolution makes that layer's
+output Gaussian given its input; drawing the output instead of the weight has a gradient of much
+lower variance. :mod:`funcvi.networks.layers` says which weights these are.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.extend import core
+from jax.extend.core import primitives
 
+from funcvi._types import Key
+from funcvi.networks.layers import CALLS, LINEAR, PRODUCTS, SLICING, Layer, called, survey
+from funcvi.networks.names import dotted, matching
 from funcvi.sampling.noise import normal
 
-__all__ = ["Gaussian", "apply_random", "layers_found"]
+__all__ = ["Estimator", "Gaussian", "apply_random", "layers_of"]
 
-Estimator = Literal["plain", "local", "flipout"]
-
-_REARRANGING = frozenset(
-    {
-        "transpose",
-        "reshape",
-        "squeeze",
-        "rev",
-        "copy",
-        "copy_p",
-        "convert_element_type",
-        "expand_dims",
-    }
-)
-"""Primitives that only move the entries of a weight."""
-
-_CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr"}
-"""Primitives that call a jaxpr, and the parameter that holds it."""
+Estimator: TypeAlias = Literal["plain", "local", "flipout"]
 
 
 @dataclass(frozen=True)
@@ -53,53 +40,69 @@ def apply_random(
     function: Callable[..., Any],
     weights: Any,
     inputs: tuple[Any, ...],
-    key: jax.Array,
+    key: Key,
     estimator: Estimator,
+    plain: Sequence[str] = (),
 ) -> Any:
     r"""``function(weights, *inputs)`` for a draw of ``weights``.
 
-    With "plain", every weight is drawn once. With "local", a weight that enters one product
-    :math:`y = xW` and nothing else is never drawn:
-    :math:`y \sim N(x\mu, x^2 \sigma^2)` is, anew for each row of :math:`x` (Kingma et al. 2015,
-    arXiv:1506.02557). With "flipout", such a weight is drawn once, and each row flips the signs of
-    its deviations (Wen et al. 2018, arXiv:1803.04386). Both keep the law of each row's output; rows
-    that "plain" makes depend on each other through the weight become independent of each other.
-    Where rows are positions in one example, as in a convolution or a sequence, that is the usual
-    approximation of these methods, not an identity.
+    With "plain", every weight is drawn once. With "local", a weight that meets the inputs in one
+    product :math:`y = xW` is never drawn: :math:`y \sim N(x\mu, x^2 \sigma^2)` is, anew for each
+    row of :math:`x` (Kingma et al. 2015, arXiv:1506.02557). With "flipout", such a weight is drawn
+    once, and each row flips the signs of its deviations (Wen et al. 2018, arXiv:1803.04386). Both
+    keep the law of each row's output; rows that "plain" makes depend on each other through the
+    weight become independent of each other. Where rows are positions in one example, as in a
+    convolution or a sequence, that is the usual approximation of these methods, not an identity.
 
     Args:
         function: pure, of ``(weights, *inputs)``.
         weights: a pytree with :class:`Gaussian` leaves; other leaves are taken as they are.
-        inputs: pytrees of arrays.
+        inputs: pytrees of arrays; what a layer multiplies must depend on them.
         key: for the noise.
         estimator: "plain", "local" or "flipout".
+        plain: patterns of the names of weights to draw once, whatever the estimator.
+
+    Raises:
+        ValueError: a weight enters a product in a way in which its noise cannot be moved, and is
+            not listed as plain; all are named. Or a pattern matches no weight.
     """
-    leaves, structure = _leaves(weights)
+    leaves, names, structure = _leaves(weights)
     random = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Gaussian)]
     keys = dict(zip(random, jax.random.split(key, max(len(random), 1)), strict=False))
+    listed = matching(plain, [names[i] for i in random], "plain")
     if estimator == "plain":
         drawn = [_draw(x, keys[i]) if i in keys else x for i, x in enumerate(leaves)]
         return function(jax.tree.unflatten(structure, drawn), *inputs)
     traced, result = _trace(function, leaves, structure, inputs)
-    jaxpr = traced.jaxpr
-    given = []
+    layers = _survey(traced, leaves, random, inputs)
+    refused = [i for i in random if layers[i].kind == "refused" and names[i] not in listed]
+    if refused:
+        said = "; ".join(f"'{names[i]}' {layers[i].why}" for i in refused[:8])
+        raise ValueError(
+            f"estimator={estimator!r} cannot move the noise of some weights: {said}. List them in "
+            f"plain={[names[i] for i in refused[:8]]}, to draw each once for the whole batch."
+        )
+    arguments: list[Any] = []
     for i, leaf in enumerate(leaves):
         if i not in keys:
-            given.append(leaf)
-        elif _ends_in_product(jaxpr, jaxpr.invars[i]):
-            given.append(_Weight(leaf.loc, leaf.scale, keys[i], estimator))
+            arguments.append(leaf)
+        elif layers[i].kind == "local" and names[i] not in listed:
+            arguments.append(_Weight(leaf.loc, leaf.scale, keys[i], estimator))
         else:
-            given.append(_draw(leaf, keys[i]))
-    outputs = _evaluate(jaxpr, traced.consts, [*given, *jax.tree.leaves(inputs)])
+            arguments.append(_draw(leaf, keys[i]))
+    outputs = _evaluate(traced, [*arguments, *jax.tree.leaves(inputs)])
     return jax.tree.unflatten(result, outputs)
 
 
-def layers_found(function: Callable[..., Any], weights: Any, inputs: tuple[Any, ...]) -> Any:
-    """A pytree like ``weights``: whether each enters one product and nothing else."""
-    leaves, structure = _leaves(weights)
-    jaxpr = _trace(function, leaves, structure, inputs)[0].jaxpr
-    found = [_ends_in_product(jaxpr, v) for v in jaxpr.invars[: len(leaves)]]
-    return jax.tree.unflatten(structure, found)
+def layers_of(
+    function: Callable[..., Any], weights: Any, inputs: tuple[Any, ...]
+) -> dict[str, Layer]:
+    """How each weight enters, by dotted name; of Gaussian leaves alone, where there are any."""
+    leaves, names, structure = _leaves(weights)
+    random = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Gaussian)]
+    chosen = random or list(range(len(leaves)))
+    traced, _ = _trace(function, leaves, structure, inputs)
+    return {names[i]: layer for i, layer in _survey(traced, leaves, chosen, inputs).items()}
 
 
 @dataclass(frozen=True)
@@ -108,109 +111,150 @@ class _Weight:
 
     loc: jax.Array
     scale: jax.Array
-    key: jax.Array
+    key: Key
     estimator: Estimator
 
 
-def _leaves(weights: Any) -> tuple[list[Any], Any]:
-    return jax.tree.flatten(weights, is_leaf=lambda x: isinstance(x, Gaussian))
+jax.tree_util.register_dataclass(_Weight, ["loc", "scale", "key"], ["estimator"])
+
+_Values: TypeAlias = list[Any]
+"""Of a jaxpr's variables: arrays, and some of them a ``_Weight``."""
 
 
-def _draw(weight: Gaussian, key: jax.Array) -> jax.Array:
-    return weight.loc + weight.scale * normal(key, weight.loc.shape, weight.loc.dtype)
+def _leaves(weights: Any) -> tuple[list[Any], list[str], jax.tree_util.PyTreeDef]:
+    paths, structure = jax.tree_util.tree_flatten_with_path(
+        weights, is_leaf=lambda x: isinstance(x, Gaussian)
+    )
+    return [leaf for _, leaf in paths], [dotted(path) for path, _ in paths], structure
+
+
+def _draw(weight: Gaussian, key: Key) -> jax.Array:
+    return weight.loc + _noise(weight.scale, key)
+
+
+def _noise(scale: jax.Array, key: Key) -> jax.Array:
+    """Of the scale's dtype, although normal noise is drawn at no less than single precision."""
+    return (scale * normal(key, scale.shape, scale.dtype)).astype(scale.dtype)
 
 
 def _trace(
-    function: Callable[..., Any], leaves: list[Any], structure: Any, inputs: tuple[Any, ...]
-) -> tuple[Any, Any]:
+    function: Callable[..., Any],
+    leaves: list[Any],
+    structure: jax.tree_util.PyTreeDef,
+    inputs: tuple[Any, ...],
+) -> tuple[core.ClosedJaxpr, jax.tree_util.PyTreeDef]:
     """The function's jaxpr, in which each weight is one input, and the structure of its result."""
     means = [x.loc if isinstance(x, Gaussian) else x for x in leaves]
-    shapes: list[Any] = []
 
-    def flat(means: list[Any], *inputs: Any) -> list[Any]:
-        out, out_structure = jax.tree.flatten(
-            function(jax.tree.unflatten(structure, means), *inputs)
-        )
-        shapes.append(out_structure)
-        return out
+    def flat(means: list[Any], *inputs: Any) -> Any:
+        return function(jax.tree.unflatten(structure, means), *inputs)
 
-    traced = jax.make_jaxpr(flat)(means, *inputs)
-    return traced, shapes[0]
+    traced, shapes = jax.make_jaxpr(flat, return_shape=True)(means, *inputs)
+    return traced, jax.tree.structure(shapes)
 
 
-def _ends_in_product(jaxpr: Any, variable: Any) -> bool:
-    """Whether a chain of rearrangements leads from ``variable`` to one product and nowhere else."""
-    if any(v is variable for v in jaxpr.outvars):
-        return False
-    readers = [(e, i) for e in jaxpr.eqns for i, v in enumerate(e.invars) if v is variable]
-    if len(readers) != 1:
-        return False
-    equation, place = readers[0]
-    name = equation.primitive.name
-    if name in _REARRANGING and jnp.issubdtype(equation.outvars[0].aval.dtype, jnp.floating):
-        return _ends_in_product(jaxpr, equation.outvars[0])
-    if name in _CALLS:
-        inner = _inner(equation)
-        return _ends_in_product(inner.jaxpr, inner.jaxpr.invars[place])
-    if name == "dot_general":
-        return not equation.params["dimension_numbers"][1][0]  # no batch axes in common
-    return bool(name == "conv_general_dilated" and place == 1)
+def _survey(
+    traced: core.ClosedJaxpr, leaves: list[Any], chosen: list[int], inputs: tuple[Any, ...]
+) -> Mapping[int, Layer]:
+    weights: list[bool | None] = [True if i in chosen else None for i in range(len(leaves))]
+    return survey(traced.jaxpr, weights + [False] * len(jax.tree.leaves(inputs)))
 
 
-def _inner(equation: Any) -> Any:
-    found = equation.params[_CALLS[equation.primitive.name]]
-    return found if isinstance(found, core.ClosedJaxpr) else core.ClosedJaxpr(found, ())
-
-
-def _evaluate(jaxpr: Any, consts: Any, arguments: list[Any]) -> list[Any]:
+def _evaluate(closed: core.ClosedJaxpr, arguments: _Values) -> _Values:
     """The jaxpr's outputs; ``_Weight``s travel until a product takes them."""
-    values: dict[Any, Any] = {}
+    jaxpr, values = closed.jaxpr, dict[core.Var, Any]()
 
-    def read(v: Any) -> Any:
+    def read(v: core.Var | core.Literal) -> Any:
         return v.val if isinstance(v, core.Literal) else values[v]
 
-    values.update(zip(jaxpr.constvars, consts, strict=True))
+    values.update(zip(jaxpr.constvars, closed.consts, strict=True))
     values.update(zip(jaxpr.invars, arguments, strict=True))
-    for equation in jaxpr.eqns:
-        given = [read(v) for v in equation.invars]
-        name = equation.primitive.name
-        if not any(isinstance(x, _Weight) for x in given):
-            out = _bind(equation, given)
-        elif name in _CALLS:
-            inner = _inner(equation)
-            out = _evaluate(inner.jaxpr, inner.consts, given)
-        elif name in _REARRANGING:
-            weight = given[0]
-            loc, scale = (_bind(equation, [x])[0] for x in (weight.loc, weight.scale))
-            out = [_Weight(loc, scale, weight.key, weight.estimator)]
-        else:
-            out = [_product(equation, given)]
+    for position, equation in enumerate(jaxpr.eqns):
+        operands = [read(v) for v in equation.invars]
+        random = any(isinstance(x, _Weight) for x in operands)
+        out = _apply(equation, operands, position) if random else _bind(equation, operands)
         values.update(zip(equation.outvars, out, strict=True))
     return [read(v) for v in jaxpr.outvars]
 
 
-def _bind(equation: Any, given: list[Any]) -> list[Any]:
+def _bind(equation: core.JaxprEqn, operands: _Values) -> _Values:
     params = equation.primitive.get_bind_params(equation.params)
-    out = equation.primitive.bind(*given, **params)
+    out = equation.primitive.bind(*operands, **params)
     return list(out) if equation.primitive.multiple_results else [out]
 
 
-def _product(equation: Any, given: list[Any]) -> jax.Array:
-    """The layer's output: the product is linear in the weight, so it does moments too."""
-    place = next(i for i, x in enumerate(given) if isinstance(x, _Weight))
-    weight, x = given[place], given[1 - place]
+def _apply(equation: core.JaxprEqn, operands: _Values, position: int) -> _Values:
+    """One equation of which an operand is a ``_Weight``; ``position`` tells slices apart."""
+    primitive, params = equation.primitive, equation.params
+    if primitive in PRODUCTS:
+        return [_product(equation, operands)]
+    if primitive in CALLS:
+        inner = called(equation)
+        run = lambda *operands: _evaluate(inner, list(operands))  # noqa: E731
+        if primitive is primitives.remat_p:
+            run = jax.checkpoint(run, prevent_cse=params["prevent_cse"], policy=params["policy"])
+        return run(*operands)
+    if primitive is lax.cond_p:
+        branches = [lambda *rest, b=b: _evaluate(b, list(rest)) for b in params["branches"]]
+        return lax.switch(operands[0], branches, *operands[1:])
+    if primitive is lax.scan_p:
+        return _scan(params, operands)
+    place = next(i for i, x in enumerate(operands) if isinstance(x, _Weight))
+    weight, others = operands[place], (operands[:place], operands[place + 1 :])
 
-    def product(x: Any, w: Any) -> Any:
-        return _bind(equation, [w, x] if place == 0 else [x, w])[0]
+    def moved(x: jax.Array) -> _Values:
+        return _bind(equation, [*others[0], x, *others[1]])
+
+    locs = moved(weight.loc)
+    if primitive in LINEAR:
+        scales = [weight.scale]
+        if primitive in (lax.mul_p, lax.div_p):
+            scales = [jnp.abs(x) for x in moved(weight.scale)]
+        return [replace(weight, loc=locs[0], scale=scales[0])]
+    keys = [weight.key]
+    if primitive in SLICING:
+        keys = list(jax.random.split(jax.random.fold_in(weight.key, position), len(locs)))
+    return [
+        _Weight(loc, scale, key, weight.estimator)
+        for loc, scale, key in zip(locs, moved(weight.scale), keys, strict=True)
+    ]
+
+
+def _scan(params: Mapping[str, Any], operands: _Values) -> _Values:
+    """Each step has its own slice of a weight, and its own noise."""
+    fixed, carried, body = params["num_consts"], params["num_carry"], params["jaxpr"]
+    constants, start = operands[:fixed], operands[fixed : fixed + carried]
+    xs = [
+        replace(x, key=jax.random.split(x.key, params["length"])) if isinstance(x, _Weight) else x
+        for x in operands[fixed + carried :]
+    ]
+
+    def step(carry: _Values, x: _Values) -> tuple[_Values, _Values]:
+        out = _evaluate(body, [*constants, *carry, *x])
+        return out[:carried], out[carried:]
+
+    options = {name: params[name] for name in ("length", "reverse", "unroll")}
+    carry, rest = lax.scan(step, start, xs, **options)
+    return [*carry, *rest]
+
+
+def _product(equation: core.JaxprEqn, operands: _Values) -> jax.Array:
+    """The layer's output: the product is linear in the weight, so it does moments too."""
+    place = next(i for i, x in enumerate(operands) if isinstance(x, _Weight))
+    weight, x = operands[place], operands[1 - place]
+
+    def product(x: jax.Array, w: jax.Array) -> jax.Array:
+        result: jax.Array = _bind(equation, [w, x] if place == 0 else [x, w])[0]
+        return result
 
     center = product(x, weight.loc)
     if weight.estimator == "local":
         variance = product(x**2, weight.scale**2)
         positive = variance > 0  # a row of zeros; the root's slope there would be infinite
         spread = jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, 1)), 0)
-        return center + spread * normal(weight.key, center.shape, center.dtype)
+        return center + _noise(spread, weight.key)
     noise, before, after = jax.random.split(weight.key, 3)
-    deviation = weight.scale * normal(noise, weight.scale.shape, weight.scale.dtype)
+    deviation = _noise(weight.scale, noise)
     signs_in, signs_out = _sign_shapes(equation, x, center)
     flipped = x * jax.random.rademacher(before, signs_in, x.dtype)
     return center + product(flipped, deviation) * jax.random.rademacher(
@@ -218,13 +262,16 @@ def _product(equation: Any, given: list[Any]) -> jax.Array:
     )
 
 
-def _sign_shapes(equation: Any, x: Any, out: Any) -> tuple[Any, Any]:
+_Shape: TypeAlias = tuple[int, ...]
+
+
+def _sign_shapes(equation: core.JaxprEqn, x: jax.Array, out: jax.Array) -> tuple[_Shape, _Shape]:
     """Shapes of the signs: a product's rows each have theirs, a convolution's examples do."""
-    if equation.primitive.name == "dot_general":
+    if equation.primitive is lax.dot_general_p:
         return x.shape, out.shape
     numbers: lax.ConvDimensionNumbers = equation.params["dimension_numbers"]
 
-    def keep(shape: tuple[int, ...], axes: Sequence[int]) -> tuple[int, ...]:
+    def keep(shape: _Shape, axes: Sequence[int]) -> _Shape:
         return tuple(n if i in axes[:2] else 1 for i, n in enumerate(shape))
 
     return keep(x.shape, numbers.lhs_spec), keep(out.shape, numbers.out_spec)

@@ -2,27 +2,52 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-__all__ = ["flatten", "matching", "unflatten"]
+from funcvi._types import Params
+
+__all__ = ["dotted", "flatten", "matching", "unflatten"]
 
 
-def flatten(params: Any) -> tuple[dict[str, Any], Any]:
-    """The leaves by dotted name, and the structure that :func:`unflatten` takes."""
+def dotted(path: tuple[jax.tree_util.KeyEntry, ...]) -> str:
+    """The name of a leaf: the keys on its path, joined by dots."""
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def flatten(params: Params) -> tuple[dict[str, jax.Array], jax.tree_util.PyTreeDef]:
+    """The leaves by dotted name, and the structure that :func:`unflatten` takes.
+
+    Raises:
+        TypeError: a leaf is no array of floating-point numbers.
+        ValueError: two leaves have one name.
+    """
     paths, structure = jax.tree_util.tree_flatten_with_path(params)
-    named = {
-        jax.tree_util.keystr(path, simple=True, separator="."): jnp.asarray(leaf)
-        for path, leaf in paths
-    }
-    if len(named) != len(paths):
-        raise ValueError("params: two leaves have the same dotted name; rename one")
+    named: dict[str, jax.Array] = {}
+    for path, leaf in paths:
+        name = dotted(path)
+        if name in named:
+            raise ValueError(f"bayesian: two weights have the dotted name '{name}'; rename one")
+        if not isinstance(leaf, float | int | np.ndarray | np.generic | jax.Array):
+            raise TypeError(
+                f"bayesian: weight '{name}' is of type {type(leaf).__name__}; weights must be "
+                "floating-point arrays. Separate the arrays first, as by eqx.partition(model, "
+                "eqx.is_inexact_array), and combine them inside of the function."
+            )
+        named[name] = jnp.asarray(leaf)
+        if not jnp.issubdtype(named[name].dtype, jnp.floating):
+            raise TypeError(
+                f"bayesian: weight '{name}' is {named[name].dtype}; weights must be floating-point "
+                "arrays. Close over what is not a weight, or pass it as an input."
+            )
     return named, structure
 
 
-def unflatten(structure: Any, names: Sequence[str], named: Mapping[str, Any]) -> Any:
+def unflatten(
+    structure: jax.tree_util.PyTreeDef, names: Sequence[str], named: Mapping[str, object]
+) -> Params:
     """The pytree with the leaves ``named``, in the order of ``names``."""
     return jax.tree.unflatten(structure, [named[name] for name in names])
 
@@ -33,12 +58,12 @@ def matching(patterns: Iterable[str], names: Sequence[str], what: str) -> dict[s
     Raises:
         ValueError: with the pattern, and names that there are.
     """
-    found: dict[str, str] = {}
+    first: dict[str, str] = {}
     for pattern in patterns:
         matched = [name for name in names if fnmatchcase(name, pattern)]
         if not matched:
             shown = ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
-            raise ValueError(f"{what}: no weight's name matches '{pattern}'; there are {shown}")
+            raise ValueError(f"{what}: no weight's name matches '{pattern}'; the names are {shown}")
         for name in matched:
-            found.setdefault(name, pattern)
-    return found
+            first.setdefault(name, pattern)
+    return first

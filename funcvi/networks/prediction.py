@@ -5,11 +5,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-__all__ = ["PredictedClasses", "PredictedValues", "calibration_error", "classes", "values"]
+__all__ = [
+    "PredictedClasses",
+    "PredictedValues",
+    "calibration_error",
+    "predicted_classes",
+    "predicted_values",
+]
 
 
 class PredictedClasses(NamedTuple):
-    """Attributes: see :func:`classes`."""
+    """Attributes: see :func:`predicted_classes`."""
 
     probabilities: jax.Array
     entropy: jax.Array
@@ -17,13 +23,13 @@ class PredictedClasses(NamedTuple):
 
 
 class PredictedValues(NamedTuple):
-    """Attributes: see :func:`values`."""
+    """Attributes: see :func:`predicted_values`."""
 
     mean: jax.Array
     variance: jax.Array
 
 
-def classes(logits: jax.Array) -> PredictedClasses:
+def predicted_classes(logits: jax.Array) -> PredictedClasses:
     r"""The predictive distribution over classes, from logits of axes (draw, *batch, class).
 
     Returns:
@@ -34,9 +40,9 @@ def classes(logits: jax.Array) -> PredictedClasses:
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from funcvi.networks import classes
+        >>> from funcvi.networks import predicted_classes
         >>> sure_but_divided = jnp.array([[[50.0, 0.0]], [[0.0, 50.0]]])
-        >>> print(classes(sure_but_divided).mutual_information.round(3))
+        >>> print(predicted_classes(sure_but_divided).mutual_information.round(3))
         [0.693]
     """
     logs = jax.nn.log_softmax(logits, axis=-1)
@@ -47,15 +53,15 @@ def classes(logits: jax.Array) -> PredictedClasses:
     return PredictedClasses(jnp.exp(mean_log), entropy, jnp.maximum(entropy - within, 0))
 
 
-def values(means: jax.Array, variances: jax.Array | float = 0.0) -> PredictedValues:
+def predicted_values(means: jax.Array, variances: jax.Array | float = 0.0) -> PredictedValues:
     """Predictive mean and variance, from each draw's mean and noise variance: axes (draw, *batch).
 
     The variance is the sum of that of the means (the weights') and the mean of the noise's.
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from funcvi.networks import values
-        >>> print(*values(jnp.array([1.0, 3.0]), 0.25))
+        >>> from funcvi.networks import predicted_values
+        >>> print(*predicted_values(jnp.array([1.0, 3.0]), 0.25))
         2.0 1.25
     """
     noise = jnp.mean(jnp.broadcast_to(variances, means.shape), axis=0)

@@ -12,7 +12,7 @@ from torch import nn
 
 import funcvi as fv
 import interop
-from funcvi.networks.local import Gaussian, layers_found
+from funcvi.networks import layers_found
 
 NAMES = ["weight_mu", "weight_log_sigma", "bias_mu", "bias_log_sigma"]
 
@@ -115,6 +115,36 @@ def test_layers_of_a_converted_module_are_found() -> None:
         torch.nn.Linear(5, 3, bias=False),
     )
     net = interop.to_jax(module)
-    weights = {n: Gaussian(w, jnp.full(w.shape, 0.1)) for n, w in net.params.items()}
-    found = layers_found(net, weights, (jnp.ones((4, 1, 4, 4)),))
-    assert found == {n: n in ("0.weight", "3.weight", "5.weight") for n in net.params}
+    found = layers_found(net, net.params, jnp.ones((4, 1, 4, 4)))
+    layers = ("0.weight", "3.weight", "5.weight")
+    assert {n: v.kind for n, v in found.items()} == {
+        n: "local" if n in layers else "plain" for n in net.params
+    }
+
+
+def test_buffers_are_a_state() -> None:
+    """Batch normalisation of torch, in training mode and in evaluation mode."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 1))
+    net = interop.to_jax(module)
+
+    def function(params: Any, x: Any, state: Any, train: bool = True) -> Any:
+        if train:
+            return net.train(params, x, buffers=state)
+        return net(params, x, buffers=state), state
+
+    bnn = fv.bayesian(function, net.params, dist.Normal(0.0, 1.0), state=net.buffers)
+    x, y = jnp.ones((6, 3)) * jnp.arange(6.0)[:, None], jnp.ones((6, 1))
+    found = layers_found(bnn, bnn.params, x)
+    assert {n for n, v in found.items() if v.kind == "local"} == {"0.weight", "3.weight"}
+    loss = bnn.negative_elbo(lambda o, y: dist.Normal(o, 1.0).log_prob(y)[:, 0], data_size=6)
+    value, state = jax.jit(loss)(bnn.params, jax.random.key(0), x, y, state=bnn.state)
+    assert jnp.isfinite(value)
+    assert state["1.num_batches_tracked"] == 1
+    assert (state["1.running_mean"] != bnn.state["1.running_mean"]).any()
+    draws = bnn.predict(
+        bnn.params, x, key=jax.random.key(1), num_samples=2, state=state, train=False
+    )
+    assert draws.shape == (2, 6, 1)
+    with pytest.raises(ValueError, match=r"are buffers, not weights: pass net.params"):
+        fv.bayesian(net, {**net.params, **net.buffers}, dist.Normal(0.0, 1.0))

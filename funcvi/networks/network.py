@@ -1,0 +1,386 @@
+"""A network whose weights have a distribution: draws of its output, and its negative ELBO."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax.typing import ArrayLike
+
+from funcvi._jax import is_concrete
+from funcvi._types import Key, Params
+from funcvi.families import Family
+from funcvi.guides import Guide, Posterior
+from funcvi.loops import slow_in_loops
+from funcvi.networks.layers import Layer
+from funcvi.networks.local import Estimator, Gaussian, apply_random, layers_of
+from funcvi.networks.names import unflatten
+from funcvi.objectives import kl
+
+__all__ = ["BayesianNetwork", "layers_found"]
+
+
+@dataclass(frozen=True)
+class BayesianNetwork:
+    """A network whose weights have a distribution; made by :func:`fv.bayesian`.
+
+    Its own params are a dict: ``"random"`` has the params of the guide, ``"point"`` the weights
+    that are not random, trained as they are.
+
+    Attributes:
+        params: the initial params, for ``fv.fit``.
+        prior: the prior of each random weight, by name, of the weight's shape.
+        state: the initial state, of a function that has one; else None.
+        guide: the family of posteriors of the random weights; its sites are their dotted names.
+    """
+
+    params: Params
+    prior: Mapping[str, dist.Distribution]
+    state: Params
+    guide: Guide = field(repr=False)
+    _independent: bool = field(repr=False)  # whether its weights are independent normals
+    _function: Callable[..., Any] = field(repr=False)
+    _dtypes: Mapping[str, jnp.dtype] = field(repr=False)
+    _structure: jax.tree_util.PyTreeDef = field(repr=False)
+
+    def posterior(self, params: Params) -> Posterior:
+        """The joint distribution of the random weights, by dotted name."""
+        return self.guide(params["random"])
+
+    def marginals(self, params: Params) -> dict[str, dist.Normal]:
+        """The distribution of each random weight's entries, of the weight's shape, by name.
+
+        Raises:
+            TypeError: the marginals of this guide are not normal.
+        """
+        return self.posterior(params).marginals()
+
+    def mean(self, params: Params) -> Params:
+        """Weights at the posterior mean, as the function takes them; for ``interop.load_into``."""
+        means = {name: q.mean for name, q in self.marginals(params).items()}
+        return self._weights({**params["point"], **means})
+
+    def sample(self, params: Params, key: Key) -> Params:
+        """One draw of all weights, as the function takes them."""
+        own, noise = jax.random.split(key)
+        weights = self._random(params, own, "plain")
+        return apply_random(lambda weights: weights, weights, (), noise, "plain")
+
+    def __call__(
+        self,
+        params: Params,
+        *inputs: Any,
+        key: Key,
+        estimator: Estimator = "plain",
+        plain: Sequence[str] = (),
+        state: Params = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The function's output for one draw of its weights; with a state, (output, new state).
+
+        Args:
+            params: as ``self.params``.
+            *inputs: what the function takes after its params; ``kwargs`` too.
+            key: for the draw.
+            estimator: "plain" draws each weight once for all rows of a batch; "local" and "flipout"
+                draw for each row, at a lower variance of the gradient
+                (see :func:`funcvi.networks.local.apply_random`).
+            plain: patterns of the names of weights that are drawn once, whatever the estimator.
+            state: of a network that has one, as ``self.state``.
+
+        Raises:
+            ValueError: "local" or "flipout" cannot move the noise of a layer's weight, which is not
+                listed as plain; or a state is missing, or not wanted.
+        """
+        self._check_state(state)
+        own, noise = jax.random.split(key)
+        weights = self._random(params, own, estimator)
+        function, arrays = self._of_arrays(inputs, kwargs)
+        return apply_random(function, weights, (arrays, state), noise, estimator, plain)
+
+    def predict(
+        self,
+        params: Params,
+        *inputs: Any,
+        key: Key,
+        num_samples: int,
+        state: Params = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Outputs for ``num_samples`` draws, each of one network: axes (draw, *output).
+
+        One network after the other. One that convolves runs faster outside of jit on CPU. A state
+        is read, as in ``fit.state``; what a draw makes of it is dropped.
+        """
+        keys = jax.random.split(key, num_samples)
+        function, arrays = self._of_arrays(inputs, kwargs)
+        self._check_state(state)
+
+        def one(key: Key, params: Params, arrays: Any, state: Params) -> Any:
+            own, noise = jax.random.split(key)
+            weights = self._random(params, own, "plain")
+            output = apply_random(function, weights, (arrays, state), noise, "plain")
+            return output if self.state is None else output[0]
+
+        rest = (params, arrays, state)
+        step = jax.jit(one)
+        if is_concrete((keys, rest)) and slow_in_loops(
+            lambda: step.trace(keys[0], *rest).jaxpr.jaxpr
+        ):
+            draws = [step(k, *rest) for k in keys]
+            return jax.tree.map(lambda *each: jnp.stack(each), *draws)
+        return jax.lax.map(lambda k: one(k, *rest), keys)
+
+    def kl(self, params: Params, *, key: Key | None = None, num_samples: int = 1) -> jax.Array:
+        r"""KL from prior to posterior, summed over every weight.
+
+        In closed form where the posterior is normal and a weight's prior has one; of a correlated
+        normal posterior, as the KL of its marginals and what they lose,
+        :math:`\sum_i H(q_i) - H(q)`.
+
+        Args:
+            params: as ``self.params``.
+            key: needed where there is no closed form.
+            num_samples: draws of the weights where the posterior is not normal.
+
+        Raises:
+            ValueError: there is no closed form, and no key.
+        """
+        posterior = self.posterior(params)
+        q, priors = posterior.unconstrained, dict(self.prior)
+        try:
+            marginals = posterior.marginals()
+        except TypeError:
+            if key is None:
+                raise ValueError(
+                    "kl: this guide's KL to the prior has no closed form: pass key= to estimate it"
+                ) from None
+            values, log_q = posterior.sample_and_log_prob(key, (num_samples,))
+            log_p = [
+                jnp.sum(p.log_prob(values[n]).reshape(num_samples, -1), 1)
+                for n, p in priors.items()
+            ]
+            return jnp.mean(log_q - sum(log_p))
+        divergence = kl(marginals, priors, key=key)
+        if isinstance(q, Mapping):
+            return divergence
+        return divergence + sum(jnp.sum(m.entropy()) for m in marginals.values()) - q.entropy()
+
+    def negative_elbo(
+        self,
+        log_likelihood: Callable[[Any, Any], jax.Array],
+        *,
+        data_size: int,
+        num_samples: int = 1,
+        estimator: Estimator | None = None,
+        plain: Sequence[str] = (),
+    ) -> Callable[..., Any]:
+        r"""The loss ``loss(params, key, inputs, targets)`` of a minibatch, unbiased for all data.
+
+        .. math:: KL(q(w) \| p(w)) - \frac{N}{B} \sum_{i=1}^B E_q \log p(y_i | x_i, w)
+
+        with the KL summed over weights and each batch scaled to the data's size :math:`N`
+        (Graves 2011; Blundell et al. 2015, arXiv:1505.05424). Of a network that has a state,
+        ``loss(params, key, inputs, targets, state=state)`` gives ``(value, new state)``, for
+        ``fv.fit(..., state=net.state)``; of several draws, the mean of the new states.
+
+        Args:
+            log_likelihood: (output, targets) -> log density of each row, of shape (batch,).
+            data_size: N, how many rows all the data have.
+            num_samples: draws of the weights for one loss.
+            estimator: see a call; "local" by default for independent weights, else "plain".
+            plain: see a call.
+
+        Raises:
+            ValueError: ``data_size`` is no positive integer, or smaller than a batch; the log
+                likelihood is not one number a row; what a call raises.
+        """
+        if not isinstance(data_size, int) or data_size < 1:
+            raise ValueError(
+                "negative_elbo: data_size must be the number of rows of all data, got "
+                f"{data_size!r}"
+            )
+        chosen = estimator or ("local" if self._independent else "plain")
+
+        def one(
+            key: Key, params: Params, inputs: Any, targets: Any, state: Params
+        ) -> tuple[jax.Array, Params]:
+            args = inputs if isinstance(inputs, tuple) else (inputs,)
+            output = self(params, *args, key=key, estimator=chosen, plain=plain, state=state)
+            output, state = (output, None) if self.state is None else output
+            rows = log_likelihood(output, targets)
+            batch = jax.tree.leaves(inputs)[0].shape[0]
+            if jnp.shape(rows) != (batch,):
+                raise ValueError(
+                    f"negative_elbo: log_likelihood must give one number for each of {batch} "
+                    f"rows, got shape {jnp.shape(rows)}: sum over the other axes"
+                )
+            if batch > data_size:
+                raise ValueError(
+                    f"negative_elbo: a batch of {batch} rows is larger than data_size={data_size}"
+                )
+            return data_size / batch * jnp.sum(rows), state
+
+        def loss(params: Params, key: Key, inputs: Any, targets: Any, state: Params = None) -> Any:
+            draws, own = jax.random.split(key)
+            keys = jax.random.split(draws, num_samples)
+            if num_samples == 1:  # without vmap, which would turn convolutions into slower ones
+                expected, after = one(keys[0], params, inputs, targets, state)
+            else:
+                each = jax.vmap(lambda k: one(k, params, inputs, targets, state))(keys)
+                expected, after = jax.tree.map(_mean, each)
+            value = self.kl(params, key=own, num_samples=num_samples) - expected
+            return value if self.state is None else (value, after)
+
+        return loss
+
+    def to_mu_log_sigma(self, params: Params) -> dict[str, jax.Array]:
+        """Flat arrays as Bayesian layers in torch name them: ``fc.weight_mu``,
+        ``fc.weight_log_sigma``; weights that are not random under their own names.
+        """
+        arrays = dict(params["point"])
+        for name, q in self.marginals(params).items():
+            arrays[f"{name}_mu"] = jnp.broadcast_to(q.loc, q.batch_shape)
+            arrays[f"{name}_log_sigma"] = jnp.log(jnp.broadcast_to(q.scale, q.batch_shape))
+        return arrays
+
+    def from_mu_log_sigma(self, arrays: Mapping[str, ArrayLike]) -> Params:
+        """Params of this network from arrays named as :meth:`to_mu_log_sigma` names them.
+
+        Their marginals are these; a correlated guide starts with little correlation, or none.
+
+        Raises:
+            ValueError: names are missing or unknown; all are listed.
+            TypeError: the marginals of this guide are not normal.
+        """
+        point = tuple(self.params["point"])
+        expected = [f"{name}{end}" for name in self.prior for end in ("_mu", "_log_sigma")]
+        expected += point
+        missing = [f"'{n}' is missing" for n in expected if n not in arrays]
+        unknown = [f"'{n}' is unknown" for n in arrays if n not in expected]
+        if missing or unknown:
+            raise ValueError(f"from_mu_log_sigma: {'; '.join((missing + unknown)[:8])}")
+        start, family = self.posterior(self.params), self.guide.family
+        start.marginals()
+        if not isinstance(family, Family):
+            raise TypeError("from_mu_log_sigma: this guide's family has no inverse")
+        loc = {n: jnp.asarray(arrays[f"{n}_mu"]) for n in self.prior}
+        scale = {n: jnp.exp(jnp.asarray(arrays[f"{n}_log_sigma"])) for n in self.prior}
+        ravel = start.target.ravel
+        q: dict[str, dist.Distribution] | dist.Distribution
+        if isinstance(start.unconstrained, Mapping):
+            q = {n: dist.Normal(loc[n], scale[n]).to_event(loc[n].ndim) for n in loc}
+        elif isinstance(start.unconstrained, dist.LowRankMultivariateNormal):
+            # A factor of zero would have a gradient of zero.
+            spread, factor = ravel(scale), start.unconstrained.cov_factor
+            factor = 0.1 * factor / jnp.linalg.norm(factor, axis=1, keepdims=True)
+            factor = spread[:, None] * factor
+            q = dist.LowRankMultivariateNormal(ravel(loc), factor, 0.99 * spread**2)
+        else:
+            q = dist.MultivariateNormal(ravel(loc), scale_tril=jnp.diag(ravel(scale)))
+        return {
+            "random": family.inverse(q),
+            "point": {name: jnp.asarray(arrays[name]) for name in point},
+        }
+
+    def _random(self, params: Params, key: Key, estimator: Estimator) -> Params:
+        """All weights; those that are still to be drawn as :class:`Gaussian`."""
+        posterior = self.posterior(params)
+        random: dict[str, Any]
+        if self._independent:
+            random = {
+                name: Gaussian(
+                    jnp.broadcast_to(q.loc, q.batch_shape).astype(self._dtypes[name]),
+                    jnp.broadcast_to(q.scale, q.batch_shape).astype(self._dtypes[name]),
+                )
+                for name, q in posterior.marginals().items()
+            }
+        elif estimator == "plain":
+            random = posterior.sample(key)
+        else:
+            raise ValueError(
+                f"estimator={estimator!r} needs independent normal weights, which this guide does "
+                "not have: use estimator='plain', or guide='mean_field'"
+            )
+        return self._weights({**params["point"], **random})
+
+    def _weights(self, named: Mapping[str, Any]) -> Params:
+        cast = {
+            name: x if isinstance(x, Gaussian) else x.astype(self._dtypes[name])
+            for name, x in named.items()
+        }
+        return unflatten(self._structure, tuple(self._dtypes), cast)
+
+    def _of_arrays(
+        self, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[Callable[..., Any], list[jax.Array]]:
+        """The function of (weights, arrays, state), and the arrays among its arguments."""
+        leaves, structure = jax.tree.flatten((inputs, dict(kwargs)))
+        is_array = [isinstance(x, jax.Array | np.ndarray) for x in leaves]
+
+        def function(weights: Params, arrays: list[jax.Array], state: Params) -> Any:
+            rest = iter(arrays)
+            merged = [next(rest) if a else x for a, x in zip(is_array, leaves, strict=True)]
+            args, named = jax.tree.unflatten(structure, merged)
+            with_state = {} if self.state is None else {"state": state}
+            return self._function(weights, *args, **named, **with_state)
+
+        return function, [x for a, x in zip(is_array, leaves, strict=True) if a]
+
+    def _check_state(self, state: Params) -> None:
+        if self.state is None and state is not None:
+            raise ValueError(
+                "this network has no state, but state= is given: make it by fv.bayesian(..., "
+                "state=...) of a function(params, *inputs, state=state) -> (output, new state)"
+            )
+        if self.state is not None and state is None:
+            raise ValueError(
+                "this network has a state: pass state=net.state at the start, state=fit.state "
+                "after a fit"
+            )
+
+
+def layers_found(
+    network: BayesianNetwork | Callable[..., Any], params: Params, *inputs: Any, **kwargs: Any
+) -> dict[str, Layer]:
+    """How each weight enters a function, and so what "local" and "flipout" do with it.
+
+    Args:
+        network: a Bayesian network, whose random weights are told; or a ``function(params,
+            *inputs)``, all of whose weights are.
+        params: of the network, or of the function.
+        *inputs: as for a call; ``kwargs`` too.
+
+    Returns:
+        By dotted name, (kind, why): "local" where the noise moves to the output of the weight's
+        product; "plain" for a weight that enters no product, which is drawn once for the batch, as
+        biases and scales are; "refused" where a product is entered in another way.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from funcvi.networks import layers_found
+        >>> def network(w, x):
+        ...     hidden = jnp.tanh(x @ w["first"] + w["bias"])
+        ...     return hidden @ w["shared"] @ w["shared"]
+        >>> square = jnp.ones((3, 3))
+        >>> weights = {"first": square, "bias": jnp.ones(3), "shared": square}
+        >>> for name, layer in layers_found(network, weights, jnp.ones((5, 3))).items():
+        ...     print(f"{name}: {layer.kind}, {layer.why}")
+        bias: plain, enters no product
+        first: local, enters one product with what depends on the inputs
+        shared: refused, is used more than once
+    """
+    if not isinstance(network, BayesianNetwork):
+        function = lambda w, args, kwargs: network(w, *args, **kwargs)  # noqa: E731
+        return layers_of(function, params, (inputs, kwargs))
+    function, arrays = network._of_arrays(inputs, kwargs)
+    weights = network._random(params, jax.random.key(0), "local")
+    return layers_of(function, weights, (arrays, network.state))
+
+
+def _mean(draws: jax.Array) -> jax.Array:
+    """Over the first axis; of what is no floating-point number, the first."""
+    return jnp.mean(draws, axis=0) if jnp.issubdtype(draws.dtype, jnp.inexact) else draws[0]
