@@ -4,7 +4,7 @@ A family is a pure function from a pytree of unconstrained parameters to a distr
 """
 
 from funcvi.families import Family, family, unconstrain
-from funcvi.families.slots import fixed, free, tied
+from funcvi.families.roles import fixed, free, shared, tied
 from funcvi.constraints import bijection_for
 from funcvi.bijections import Exp, Softplus
 from funcvi.sampling import sample, sample_in_chunks, relaxed_one_hot, straight_through_one_hot
@@ -36,6 +36,7 @@ __all__ = [
     "unconstrain",
     "fixed",
     "free",
+    "shared",
     "tied",
     "bijection_for",
     "Exp",

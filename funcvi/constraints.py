@@ -5,31 +5,19 @@ in [-80, 80], in float32 too: an optimiser that overshoots lands on an extreme b
 """
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
 
-import jax
-import jax.numpy as jnp
+import numpy as np
 from numpyro.distributions import constraints
 from numpyro.distributions import transforms as nt
 
-from funcvi.bijections import (
-    CovarianceFactor,
-    Exp,
-    Interval,
-    LowerBound,
-    Ordered,
-    PositiveOrdered,
-    Simplex,
-    Softplus,
-    UpperBound,
-)
+from funcvi.bijections import Exp, Interval, LowerBound, Softplus, UpperBound
+from funcvi.runtime_checks import concrete
+from funcvi.vector_bijections import CovarianceFactor, Ordered, PositiveOrdered, Simplex
 
 __all__ = ["bijection_for", "constraint_name"]
 
-Bijection: TypeAlias = nt.Transform
 
-
-def bijection_for(constraint: constraints.Constraint) -> Bijection:
+def bijection_for(constraint: constraints.Constraint) -> nt.Transform:
     """The bijection from unconstrained space onto ``constraint``.
 
     Where numpyro's registry (``numpyro.distributions.biject_to``) has a float32-safe map, that one
@@ -63,17 +51,16 @@ def bijection_for(constraint: constraints.Constraint) -> Bijection:
         ) from None
 
 
-def constraint_name(constraint: Any) -> str:
+def constraint_name(constraint: constraints.Constraint) -> str:
     """How a constraint reads in messages: ``positive``, ``interval(0, 1)``, ``real vector``."""
-    if isinstance(constraint, str):
-        return constraint
     if isinstance(constraint, constraints.independent):
         return constraint_name(constraint.base_constraint)
     if isinstance(constraint, constraints.dependent_property):
         return "dependent"
     words = _words(type(constraint).__name__.lstrip("_"))
     bounds = [getattr(constraint, b, None) for b in ("lower_bound", "upper_bound")]
-    shown = [f"{float(b):.4g}" for b in bounds if b is not None and _is_known_scalar(b)]
+    known = [concrete(b) for b in bounds if b is not None]
+    shown = [f"{float(b):.4g}" for b in known if b is not None and np.ndim(b) == 0]
     if words in ("positive", "nonnegative", "unit interval", "circular", "softplus positive"):
         shown = []
     return f"{words}({', '.join(shown)})" if shown else words
@@ -84,17 +71,13 @@ def _words(name: str) -> str:
     return spaced.strip()
 
 
-def _is_known_scalar(value: Any) -> bool:
-    return not isinstance(value, jax.core.Tracer) and jnp.ndim(value) == 0
-
-
-def _independent(constraint: Any) -> Bijection:
+def _independent(constraint: constraints.Constraint) -> nt.Transform:
     base = bijection_for(constraint.base_constraint)
     return nt.IndependentTransform(base, constraint.reinterpreted_batch_ndims)
 
 
 # First match wins, so a subclass stands before its base class.
-_REGISTRY: tuple[tuple[type, Callable[[Any], Bijection]], ...] = (
+_REGISTRY: tuple[tuple[type, Callable[[constraints.Constraint], nt.Transform]], ...] = (
     (constraints.independent, _independent),
     (type(constraints.softplus_positive), lambda c: Softplus()),
     (type(constraints.positive), lambda c: Exp()),

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["require"]
+__all__ = ["concrete", "require"]
 
 
 def require(holds: Any, values: Any, error: Callable[[], Exception]) -> Any:
@@ -46,3 +46,14 @@ def _fine(error: Callable[[], Exception], holds: Any) -> Any:
         return jax.pure_callback(raise_on_host, shape, holds, vmap_method="expand_dims")
 
     return jax.lax.cond(holds, jnp.ones_like, fail, holds)
+
+
+def concrete(value: object) -> np.ndarray | None:
+    """``value`` as a numpy array, or None while it is traced and nothing is known of it yet.
+
+    For checks of initial values and for printing alone: what is computed must not depend on it.
+    """
+    try:
+        return np.asarray(value)
+    except jax.errors.TracerArrayConversionError:
+        return None

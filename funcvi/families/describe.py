@@ -1,99 +1,113 @@
 """How a family prints: one line for each parameter, its constraint, and what becomes of it."""
 
-from typing import Any
+from collections.abc import Hashable
+from math import prod
 
-import jax
 import numpy as np
+from numpyro.distributions import transforms as nt
 
-from funcvi.constraints import constraint_name
-from funcvi.families.parameter import MISSING
-from funcvi.families.slots import Choice, Fixed, Free, JointNode, Node, Tied
+from funcvi.families.roles import Choice, Fixed, Learned, Members, Nested, Role, Tied, Tree
+from funcvi.families.signatures import MISSING, shape_of
+from funcvi.runtime_checks import concrete
 
 __all__ = ["describe"]
 
 
-def describe(root: Any) -> str:
+def describe(tree: Tree) -> str:
     """The text of ``repr(family)``."""
-    lines = [f"Family of {_title(root)}", *_lines(root, ())]
-    return "\n".join(lines)
+    return "\n".join([f"Family of {_title(tree)}", *_lines(tree, "  ")])
 
 
-def _title(node: Any) -> str:
-    if isinstance(node, JointNode):
-        return f"a joint of {len(node.members)}"
-    if isinstance(node, Choice):
-        return node.options[0].recipe.name
-    if not isinstance(node, Node):
-        return repr(node)
-    if node.recipe.transparent is not None:
-        return f"{node.recipe.name}({_title(node.slots[node.recipe.transparent])})"
-    return node.recipe.name
+def _title(role: Role) -> str:
+    match role:
+        case Members():
+            return f"a joint of {len(role.members)}"
+        case Choice():
+            return role.options[0].signature.name
+        case Nested(signature, roles) if signature.transparent is not None:
+            return f"{signature.name}({_title(roles[signature.transparent])})"
+        case Nested(signature):
+            return signature.name
+        case _:
+            return _role(role)
 
 
-def _lines(node: Any, path: tuple[Any, ...]) -> list[str]:
-    depth = "  " * (len(path) + 1)
-    if isinstance(node, JointNode):
-        lines = []
-        for key, member in node.members.items():
-            lines += _nested(str(key), member, path, depth)
-        return lines
-    if isinstance(node, Choice):
-        lines = []
-        for option in node.options:
-            lines += [f"{depth}one of:", *_lines(option, (*path, ""))]
-        return lines
-    lines = []
-    for name, slot in node.slots.items():
-        if node.recipe.transparent == name:
-            lines += _lines(slot, path)
-        elif isinstance(slot, (Node, Choice, JointNode)):
-            lines += _nested(name, slot, path, depth)
-        elif not (isinstance(slot, Fixed) and slot.value is None):
-            lines.append(f"{depth}{name}: {_slot(slot)}")
-    return lines
+def _lines(role: Role, indent: str) -> list[str]:
+    match role:
+        case Members():
+            return [line for k, m in role.members.items() for line in _entry(k, m, indent)]
+        case Choice():
+            options = (_lines(option, indent + "  ") for option in role.options)
+            return [line for option in options for line in (f"{indent}one of:", *option)]
+        case Nested(signature, roles):
+            return [
+                line
+                for name, inner in roles.items()
+                for line in (
+                    _lines(inner, indent)
+                    if signature.transparent == name
+                    else _entry(name, inner, indent)
+                )
+            ]
+        case _:
+            return []
 
 
-def _nested(name: str, node: Any, path: tuple[Any, ...], depth: str) -> list[str]:
-    if isinstance(node, Fixed):
-        return [f"{depth}{name}: {_slot(node)}"]
-    return [f"{depth}{name}: {_title(node)}", *_lines(node, (*path, name))]
+def _entry(name: Hashable, role: Role, indent: str) -> list[str]:
+    if isinstance(role, (Nested, Choice, Members)):
+        return [f"{indent}{name}: {_title(role)}", *_lines(role, indent + "  ")]
+    if isinstance(role, Fixed) and role.value is None:
+        return []
+    return [f"{indent}{name}: {_role(role)}"]
 
 
-def _slot(slot: Any) -> str:
-    if isinstance(slot, Free):
-        shape = f", shape {slot.shape}" if slot.shape else ""
-        return f"{constraint_name(slot.constraint)}, free{_by(slot.bijection)}{shape}"
-    if isinstance(slot, Tied):
-        through = " through a function" if slot.function is not None else ""
-        return f"tied to {slot.source}{through}"
-    if slot.value is MISSING:
-        return "fixed, value still to be given"
-    return f"fixed at {_value(slot.value)}"
+def _role(role: Role) -> str:
+    match role:
+        case Learned():
+            shape = f", shape {role.shape}" if role.shape else ""
+            return f"{role}, free{_by(role)}{shape}{_shared(role)}"
+        case Tied():
+            through = " through a function" if role.function is not None else ""
+            return f"tied to {role.source}{through}"
+        case Fixed() if role.value is MISSING:
+            return "fixed, value still to be given"
+        case Fixed():
+            return f"fixed at {_value(role.value)}"
+        case _:
+            return _title(role)
 
 
-def _by(bijection: Any) -> str:
-    if not hasattr(bijection, "domain"):
-        return ""  # depends on a sibling: the constraint says it
-    while hasattr(bijection, "base_transform"):
+def _by(role: Learned) -> str:
+    bijection = role.bijection
+    while isinstance(bijection, nt.IndependentTransform):
         bijection = bijection.base_transform
+    if not isinstance(bijection, nt.Transform) or isinstance(bijection, nt.IdentityTransform):
+        return ""  # it depends on a sibling, and the constraint says so
     name = type(bijection).__name__.removesuffix("Transform").lower()
-    floor = getattr(bijection, "floor", 0.0)
-    if name in ("identity",):
-        return ""
-    return f" by {name}" + (
-        f" with floor {float(floor):g}" if np.ndim(floor) == 0 and floor else ""
-    )
+    floor = concrete(getattr(bijection, "floor", 0.0))
+    if floor is None or floor.ndim or not floor:
+        return f" by {name}"
+    return f" by {name} with floor {float(floor):g}"
 
 
-def _value(value: Any) -> str:
-    if isinstance(value, jax.core.Tracer):
-        return f"a traced array of shape {value.shape}"
-    if isinstance(value, (jax.Array, np.ndarray)):
-        if value.ndim == 0:
-            return f"{value.item():g}" if np.isrealobj(value) else str(value.item())
-        if value.size > 8:
-            return f"an array of shape {value.shape}"
-        return " ".join(np.array2string(np.asarray(value), precision=4, separator=", ").split())
+def _shared(role: Learned) -> str:
+    if not role.shared or role.batch is None or role.shape is None:
+        return ", shared" if role.shared else ""
+    bijection = role.bijection
+    event_dim = bijection.domain.event_dim if isinstance(bijection, nt.Transform) else 0
+    return f", shared by {prod(role.batch) // prod(role.shape[: len(role.shape) - event_dim])}"
+
+
+def _value(value: object) -> str:
     if isinstance(value, (bool, int, float, str, tuple)):
         return str(value)
-    return type(value).__name__.removesuffix("Transform")
+    if not hasattr(value, "ndim"):
+        return type(value).__name__.removesuffix("Transform")
+    array = concrete(value)
+    if array is None:
+        return f"a traced array of shape {shape_of(value)}"
+    if array.ndim == 0:
+        return f"{array.item():g}" if np.isrealobj(array) else str(array.item())
+    if array.size > 8:
+        return f"an array of shape {array.shape}"
+    return " ".join(np.array2string(array, precision=4, separator=", ").split())

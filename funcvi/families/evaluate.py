@@ -1,219 +1,286 @@
 """Params to distributions: walk the tree, map each leaf, call each constructor."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Hashable, Iterator, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcvi.families.parameter import MISSING
-from funcvi.families.slots import Choice, Fixed, Free, JointNode, Node, Tied
+from funcvi._types import Joint, Params
+from funcvi.families.roles import (
+    Choice,
+    Fixed,
+    Learned,
+    Members,
+    Nested,
+    Path,
+    Role,
+    Tied,
+    Tree,
+    has_params,
+    learned_names,
+)
+from funcvi.families.signatures import MISSING, Shape, shape_of
 from funcvi.joints import joint_like
 
-__all__ = ["Evaluation", "learned_names"]
+__all__ = ["Evaluation", "dotted_path"]
 
-_NODES = (Node, Choice, JointNode)
+
+class Made(NamedTuple):
+    """A constructor argument: the keyword that takes it, its value, its batch shape if known."""
+
+    keyword: str
+    value: object
+    batch: Shape | None = None
 
 
 class Evaluation:
-    """One call of a family: its tree and the params given, with values made when asked for.
+    """One call of a family: each value is made when something asks for it, and once.
 
-    Lazy, because a tied parameter may point anywhere in the tree and a bound may depend on a
-    sibling; ``_pending`` turns a circle of such references into an error.
+    A tied parameter may point anywhere in the tree and a bound may depend on a sibling; ``pending``
+    turns a circle of such references into an error.
     """
 
-    def __init__(self, root: Any, params: Any) -> None:
-        self._root, self._params = root, params
-        self._values: dict[tuple[Any, ...], Any] = {}
-        self._pending: list[tuple[Any, ...]] = []
+    def __init__(self, tree: Tree, params: Params) -> None:
+        self._tree, self._params = tree, params
+        self._made: dict[Path, Made] = {}
+        self._pending: list[Path] = []
 
-    def build(self) -> Any:
+    def build(self) -> Joint:
         """The distribution or joint of the whole tree."""
-        return self._build(self._root, self._params, ())
+        return self._build(self._tree, self._params, ())
 
-    def _build(self, node: Any, params: Any, path: tuple[Any, ...]) -> Any:
-        if isinstance(node, Fixed):
-            return node.value
-        if isinstance(node, JointNode):
-            given = _joint_params(node, params, path)
+    def _build(self, tree: Tree, params: Params, path: Path) -> Joint:
+        if isinstance(tree, Fixed):
+            return tree.value
+        if isinstance(tree, Members):
+            by_key = _member_params(tree, params, path)
             members = {
-                key: self._build(member, given[key], (*path, key))
-                for key, member in node.members.items()
+                key: self._build(member, by_key[key], (*path, key))
+                for key, member in tree.members.items()
             }
-            return joint_like(node.kind, members)
-        node = _chosen(node, params, path)
-        if node.recipe.transparent is None:
+            return joint_like(tree.kind, members)
+        node = _chosen(tree, params, path)
+        signature = node.signature
+        if signature.transparent is None:
             _check_keys(node, params, path)
-        siblings = Siblings(self, node, params, path)
-        arguments: dict[str, Any] = {}
-        shapes: dict[str, tuple[int, ...]] = {}
-        for name, slot in node.slots.items():
-            if isinstance(slot, _NODES):
+        scope = Scope(self, node, params, path)
+        arguments: dict[str, object] = {}
+        batches: dict[str, Shape] = {}
+        for name, role in node.roles.items():
+            if isinstance(role, Fixed) and role.value is None:
+                continue
+            if isinstance(role, (Nested, Choice, Members)):
                 inner, inner_path = _descend(node, name, params, path)
-                arguments[name] = self._build(slot, inner, inner_path)
+                arguments[name] = self._build(role, inner, inner_path)
                 continue
-            if isinstance(slot, Fixed) and slot.value is None:
-                continue
-            argument, value, batch_shape = siblings.resolve(name)
-            arguments[argument] = value
-            if batch_shape is not None:
-                shapes[name] = batch_shape
-        _check_batch_shapes(shapes, path)
-        return node.recipe.build(**arguments)
+            made = scope.made(name)
+            arguments[made.keyword] = made.value
+            if made.batch is not None:
+                batches[name] = made.batch
+        _check_batches(batches, path)
+        return signature.build(**arguments)
 
-    def value(
-        self, node: Node, params: Any, path: tuple[Any, ...], name: str
-    ) -> tuple[str, Any, tuple[int, ...] | None]:
-        """(constructor argument, value, batch shape or None) of one parameter, made once."""
+    def made(self, node: Nested, params: Params, path: Path, name: str) -> Made:
+        """One parameter of a node."""
         where = (*path, name)
         if where in self._pending:
-            circle = " -> ".join(map(_dotted, [*self._pending, where]))
+            circle = " -> ".join(map(dotted_path, [*self._pending, where]))
             raise ValueError(f"parameters are tied in a circle: {circle}; free one of them.")
-        if where not in self._values:
+        if where not in self._made:
             self._pending.append(where)
-            self._values[where] = self._make(node, params, path, name)
+            self._made[where] = self._make(node, params, path, name)
             self._pending.pop()
-        return self._values[where]
+        return self._made[where]
 
-    def _make(
-        self, node: Node, params: Any, path: tuple[Any, ...], name: str
-    ) -> tuple[str, Any, tuple[int, ...] | None]:
-        slot = node.slots[name]
-        if isinstance(slot, Fixed):
-            if slot.value is MISSING:
+    def _make(self, node: Nested, params: Params, path: Path, name: str) -> Made:
+        role = node.roles[name]
+        constructor = node.signature.name
+        match role:
+            case Learned():
+                return _learned(role, name, params[name], Scope(self, node, params, path), path)
+            case Tied():
+                return self.tied(node, params, role, (*path, name))
+            case Fixed() if role.value is not MISSING:
+                return Made(role.keyword or name, role.value, _fixed_batch(role))
+            case Fixed():
                 raise ValueError(
-                    f"{node.recipe.name} needs {name!r}, and it is not learned: "
-                    f"fv.family({node.recipe.name}, {name}=...) fixes it."
+                    f"{constructor} needs {name!r}, and it is not learned: "
+                    f"fv.family({constructor}, {name}=...) fixes it."
                 )
-            return slot.argument or name, slot.value, _fixed_batch_shape(slot)
-        if isinstance(slot, Tied):
-            argument, value, shape = self._source(node, params, path, slot.source, name)
-            if slot.function is not None:
-                return name, slot.function(value), None
-            # A covariance tied to a covariance is carried as its factor, like its source.
-            return name if argument == slot.source.split(".")[-1] else argument, value, shape
-        leaf = _leaf(params[name], slot, (*path, name))
-        bijection = resolve_bijection(slot, Siblings(self, node, params, path))
-        event_dim = bijection.domain.event_dim
-        if leaf.ndim < event_dim:
-            raise ValueError(
-                f"{_dotted((*path, name))} needs {event_dim} event dimension(s), got shape "
-                f"{leaf.shape}: give an array of shape (*batch, *event)."
-            )
-        return slot.argument or name, bijection(leaf), leaf.shape[: leaf.ndim - event_dim]
+            case _:
+                raise ValueError(f"{constructor}.{name} is a distribution: it has no value.")
 
-    def tied_to(self, node: Node, slot: Tied, path: tuple[Any, ...]) -> tuple[str, Any]:
-        """(constructor argument, value) that a dotted tie gives the parameter at ``path``."""
-        argument, value, _ = self._source(node, None, path[:-1], slot.source, str(path[-1]))
-        return argument, value if slot.function is None else slot.function(value)
+    def tied(self, node: Nested, params: Params, role: Tied, where: Path) -> Made:
+        """The value that a tie gives the parameter at ``where``."""
+        name = str(where[-1])
+        source = self._source(node, params, role.source, where)
+        if role.function is not None:
+            return Made(name, role.function(source.value))
+        # A covariance tied to a covariance is carried as its factor, like its source.
+        own_name = source.keyword == role.source.split(".")[-1]
+        return Made(name if own_name else source.keyword, source.value, source.batch)
 
-    def _source(
-        self, node: Node, params: Any, path: tuple[Any, ...], source: str, name: str
-    ) -> tuple[str, Any, tuple[int, ...] | None]:
-        if source in node.slots:
-            return self.value(node, params, path, source)
-        here, given, where = self._root, self._params, ()
+    def _source(self, node: Nested, params: Params, source: str, where: Path) -> Made:
+        if source in node.roles:
+            return self.made(node, params, where[:-1], source)
+        tree: Role = self._tree
+        here: Params = self._params
+        path: Path = ()
         *steps, last = source.split(".")
         for step in steps:
-            here, given, where = _step(here, given, where, step, source)
-        while isinstance(here, (Choice, Node)):
-            here = _chosen(here, given, where)
-            if last in here.slots or here.recipe.transparent is None:
+            tree, here, path = _step(tree, here, path, step, source)
+        while isinstance(tree, (Choice, Nested)):
+            tree = _chosen(tree, here, path)
+            if last in tree.roles:
+                return self.made(tree, here, path, last)
+            if tree.signature.transparent is None:
                 break
-            here = here.slots[here.recipe.transparent]
-        if not isinstance(here, Node) or last not in here.slots:
-            raise ValueError(
-                f"{_dotted((*path, name))} is tied to {source!r}, which does not exist: "
-                "name a sibling, or give a dotted path from the top of the family."
-            )
-        return self.value(here, given, where, last)
+            tree = tree.roles[tree.signature.transparent]
+        raise ValueError(
+            f"{dotted_path(where)} is tied to {source!r}, which does not exist: give a sibling's "
+            "name or a dotted path from the top."
+        )
 
 
-class Siblings(Mapping[str, Any]):
-    """The constrained values beside a parameter, by parameter or by constructor argument."""
+class Scope(Mapping[str, object]):
+    """The constrained values of one node by parameter; of a covariance, its factor."""
 
-    def __init__(self, run: Evaluation, node: Node, params: Any, path: tuple[Any, ...]) -> None:
+    def __init__(self, run: Evaluation, node: Nested, params: Params, path: Path) -> None:
         self._run, self._node, self._params, self._path = run, node, params, path
 
-    def resolve(self, name: str) -> tuple[str, Any, tuple[int, ...] | None]:
-        return self._run.value(self._node, self._params, self._path, name)
+    def made(self, name: str) -> Made:
+        return self._run.made(self._node, self._params, self._path, name)
 
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._node.slots:
-            name = next(
-                n for n, s in self._node.slots.items() if getattr(s, "argument", None) == name
-            )
-        return self.resolve(name)[1]
+    def __getitem__(self, name: str) -> object:
+        if name not in self._node.roles:
+            raise KeyError(name)
+        return self.made(name).value
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._node.slots)
+        return iter(self._node.roles)
 
     def __len__(self) -> int:
-        return len(self._node.slots)
+        return len(self._node.roles)
 
 
-def resolve_bijection(slot: Free, siblings: Mapping[str, Any]) -> Any:
-    """The slot's Transform; a function of the siblings is called with them."""
-    bijection = slot.bijection
-    return bijection if hasattr(bijection, "domain") else bijection(siblings)
+def _learned(role: Learned, name: str, value: object, scope: Scope, path: Path) -> Made:
+    leaf = _leaf(value, role, (*path, name))
+    bijection = role.at(scope)
+    event_dim = bijection.domain.event_dim
+    if leaf.ndim < event_dim:
+        raise ValueError(
+            f"{dotted_path((*path, name))} needs {event_dim} event dimension(s), got shape "
+            f"{leaf.shape}: give an array of shape (*batch, *event)."
+        )
+    if role.shared and role.shape is not None and role.batch is not None:
+        # Leading axes that a network adds belong left of the batch that the value is shared by.
+        extra = leaf.ndim - len(role.shape)
+        missing = len(role.batch) - (len(role.shape) - event_dim)
+        if extra and missing > 0:
+            leaf = leaf.reshape(leaf.shape[:extra] + (1,) * missing + leaf.shape[extra:])
+    keyword = role.carried.keyword if role.carried else name
+    return Made(keyword, bijection(leaf), leaf.shape[: leaf.ndim - event_dim])
 
 
-def learned_names(node: Node) -> list[str]:
-    """The keys of this node's params: what is learned here or somewhere below."""
-    return [name for name, slot in node.slots.items() if has_params(slot)]
+def _leaf(value: object, role: Learned, path: Path) -> jax.Array:
+    dtype = getattr(value, "dtype", None)
+    is_floating = dtype is not None and jnp.issubdtype(dtype, jnp.floating)
+    if not (isinstance(value, float) or is_floating):
+        got = f"{dtype} array" if dtype is not None else type(value).__name__
+        raise TypeError(
+            f"params{_at(path)} must be a floating-point array of unconstrained values, got {got}: "
+            "write 0.0 for 0, or use .inverse(distribution) to get params."
+        )
+    leaf = jnp.asarray(value)
+    shape = role.shape
+    if shape is not None and leaf.shape[max(leaf.ndim - len(shape), 0) :] != shape:
+        one = ", or fv.shared() for one value" if np.prod(leaf.shape) < np.prod(shape) else ""
+        raise ValueError(
+            f"params{_at(path)} must have shape (*batch, {', '.join(map(str, shape))}), "
+            f"got {leaf.shape}: give each element its own{one}."
+        )
+    return leaf
 
 
-def has_params(slot: Any) -> bool:
-    """Whether anything is learned in or below this slot."""
-    if isinstance(slot, Node):
-        return any(has_params(s) for s in slot.slots.values())
-    if isinstance(slot, Choice):
-        return any(has_params(option) for option in slot.options)
-    if isinstance(slot, JointNode):
-        return any(has_params(member) for member in slot.members.values())
-    return isinstance(slot, Free)
+def _fixed_batch(role: Fixed) -> Shape | None:
+    if role.event_dim is None or role.keyword is not None or role.value is None:
+        return None
+    shape = shape_of(role.value)
+    return shape[: len(shape) - role.event_dim]
 
 
-def _descend(node: Node, name: str, params: Any, path: tuple[Any, ...]) -> tuple[Any, Any]:
-    if node.recipe.transparent == name:
+def _check_batches(batches: Mapping[str, Shape], path: Path) -> None:
+    """Parameters may broadcast to the shape of one of them, not to one that none of them has.
+
+    (N,) against (N, 1) would silently make N x N distributions.
+    """
+    distinct = set(batches.values())
+    if len(distinct) < 2:
+        return
+    try:
+        together = np.broadcast_shapes(*distinct)
+    except ValueError:
+        together = None
+    if together not in distinct:
+        listed = ", ".join(f"{n} {s}" for n, s in batches.items())
+        outcome = "do not broadcast" if together is None else f"would broadcast to {together}"
+        raise ValueError(
+            f"batch shapes of the params{_at(path)} {outcome}: {listed}. Give them one shape "
+            "(jnp.broadcast_to) if that is meant."
+        )
+
+
+# ---- finding the params of each node ------------------------------------------------------------
+
+
+def _descend(node: Nested, name: str, params: Params, path: Path) -> tuple[Params, Path]:
+    if node.signature.transparent == name:
         return params, path
     return params.get(name, {}), (*path, name)
 
 
-def _step(here: Any, given: Any, where: Any, step: str, source: str) -> tuple[Any, Any, Any]:
+def _step(
+    tree: Role, params: Params, path: Path, step: str, source: str
+) -> tuple[Role, Params, Path]:
     """One step down a dotted path, through joints, transparent wrappers, dicts and lists."""
-    if isinstance(here, JointNode):
-        for key, member in here.members.items():
+    if isinstance(tree, Members):
+        for key, member in tree.members.items():
             if str(key) == step:
-                return member, given[key], (*where, key)
-    else:
-        node = _chosen(here, given, where)
-        if step in node.slots:
-            inner, inner_where = _descend(node, step, given, where)
-            return node.slots[step], inner, inner_where
-        if node.recipe.transparent is not None:
-            return _step(node.slots[node.recipe.transparent], given, where, step, source)
-    raise ValueError(f"no {step!r} on the path {source!r}: give a dotted path from the top.")
+                return member, params[key], (*path, key)
+    elif isinstance(tree, (Nested, Choice)):
+        node = _chosen(tree, params, path)
+        transparent = node.signature.transparent
+        name = step if step in node.roles else transparent
+        if name is not None:
+            inner, inner_path = _descend(node, name, params, path)
+            if name == step:
+                return node.roles[name], inner, inner_path
+            return _step(node.roles[name], inner, inner_path, step, source)
+    raise ValueError(
+        f"no {step!r} on the path {source!r}: give a dotted path from the top of the family."
+    )
 
 
-def _chosen(node: Any, params: Any, path: tuple[Any, ...]) -> Node:
+def _chosen(tree: Tree, params: Params, path: Path) -> Nested:
     """The parameterisation whose names are those of the params."""
-    if not isinstance(node, Choice):
-        return node
+    if isinstance(tree, Nested):
+        return tree
+    assert isinstance(tree, Choice)
     if not isinstance(params, Mapping):
         raise _not_a_dict(params, path)
-    for option in node.options:
+    for option in tree.options:
         if set(learned_names(option)) == set(params):
             return option
-    listed = " or ".join(str(learned_names(option)) for option in node.options)
+    listed = " or ".join(str(learned_names(option)) for option in tree.options)
     raise ValueError(
-        f"params{_at(path)} of {node.options[0].recipe.name} must be named {listed}; "
+        f"params{_at(path)} of {tree.options[0].signature.name} must be named {listed}; "
         f"got {sorted(map(str, params))}."
     )
 
 
-def _check_keys(node: Node, params: Any, path: tuple[Any, ...]) -> None:
+def _check_keys(node: Nested, params: Params, path: Path) -> None:
     if not isinstance(params, Mapping):
         raise _not_a_dict(params, path)
     expected = learned_names(node)
@@ -222,99 +289,47 @@ def _check_keys(node: Node, params: Any, path: tuple[Any, ...]) -> None:
     missing = [n for n in expected if n not in params]
     unknown = [str(n) for n in params if n not in expected]
     said = [f"missing {missing}"] * bool(missing) + [f"unknown {unknown}"] * bool(unknown)
-    held = [n for n in unknown if n in node.slots]
+    held = [n for n in unknown if n in node.roles]
     hint = f"; {held} is held or tied, not learned" if held else ""
     raise ValueError(
-        f"params{_at(path)} of {node.recipe.name} must be named {expected}: "
+        f"params{_at(path)} of {node.signature.name} must be named {expected}: "
         f"{' and '.join(said)}{hint}."
     )
 
 
-def _joint_params(node: JointNode, params: Any, path: tuple[Any, ...]) -> Any:
-    if not has_params(node) and not params:
-        return {key: {} for key in node.members}
-    if node.kind is dict:
+def _member_params(joint: Members, params: Params, path: Path) -> Mapping[Hashable, Params]:
+    if not has_params(joint) and not params:
+        return {key: {} for key in joint.members}
+    if joint.kind is dict:
         if not isinstance(params, Mapping):
             raise _not_a_dict(params, path)
-        if set(params) != set(node.members):
+        if set(params) != set(joint.members):
             raise ValueError(
-                f"params{_at(path)} of a joint must be named {sorted(map(str, node.members))}; "
+                f"params{_at(path)} of a joint must be named {sorted(map(str, joint.members))}; "
                 f"got {sorted(map(str, params))}."
             )
         return params
+    expected = len(joint.members)
     if not isinstance(params, (tuple, list)):
         raise TypeError(
-            f"params{_at(path)} of a joint of {len(node.members)} must be a "
-            f"{node.kind.__name__}, got {type(params).__name__}."
+            f"params{_at(path)} of a joint of {expected} must be a {joint.kind.__name__}, "
+            f"got {type(params).__name__}."
         )
-    _check_length(params, node.members, path)
-    return params
+    if len(params) != expected:
+        raise ValueError(f"params{_at(path)} must have {expected} entries, got {len(params)}.")
+    return dict(enumerate(params))
 
 
-def _check_length(given: Any, expected: Any, path: tuple[Any, ...]) -> None:
-    if len(given) != len(expected):
-        raise ValueError(f"params{_at(path)} must have {len(expected)} entries, got {len(given)}.")
+def dotted_path(path: Path) -> str:
+    """``x.scale``: how a parameter is named in messages."""
+    return ".".join(map(str, path))
 
 
-def _leaf(value: Any, slot: Free, path: tuple[Any, ...]) -> jax.Array:
-    dtype = getattr(value, "dtype", None)
-    if not (
-        isinstance(value, float) or (dtype is not None and jnp.issubdtype(dtype, jnp.floating))
-    ):
-        got = f"{dtype} array" if dtype is not None else type(value).__name__
-        raise TypeError(
-            f"params{_at(path)} must be a floating-point array of unconstrained values, got {got}: "
-            "write 0.0 for 0, or use .inverse(distribution) to get params."
-        )
-    leaf = jnp.asarray(value)
-    shape = slot.shape
-    if shape is not None and (
-        leaf.ndim < len(shape) or leaf.shape[leaf.ndim - len(shape) :] != shape
-    ):
-        raise ValueError(
-            f"params{_at(path)} must have shape (*batch, {', '.join(map(str, shape))}), "
-            f"got {leaf.shape}."
-        )
-    return leaf
+def _at(path: Path) -> str:
+    return f" {dotted_path(path)!r}" if path else ""
 
 
-def _fixed_batch_shape(slot: Fixed) -> tuple[int, ...] | None:
-    if slot.event_dim is None or slot.argument is not None or slot.value is None:
-        return None
-    shape = np.shape(slot.value)
-    return shape[: len(shape) - slot.event_dim]
-
-
-def _check_batch_shapes(shapes: dict[str, tuple[int, ...]], path: tuple[Any, ...]) -> None:
-    """Parameters may broadcast to the shape of one of them, not to one that none of them has.
-
-    (N,) against (N, 1) would silently make N x N distributions.
-    """
-    distinct = set(shapes.values())
-    if len(distinct) < 2:
-        return
-    try:
-        together = np.broadcast_shapes(*distinct)
-    except ValueError:
-        together = None
-    if together not in distinct:
-        listed = ", ".join(f"{n} {s}" for n, s in shapes.items())
-        outcome = "do not broadcast" if together is None else f"would broadcast to {together}"
-        raise ValueError(
-            f"batch shapes of the params{_at(path)} {outcome}: {listed}. Give them one shape "
-            "(jnp.broadcast_to) if that is meant."
-        )
-
-
-def _dotted(path: tuple[Any, ...]) -> str:
-    return ".".join(str(p) for p in path)
-
-
-def _at(path: tuple[Any, ...]) -> str:
-    return f" {_dotted(path)!r}" if path else ""
-
-
-def _not_a_dict(params: Any, path: tuple[Any, ...]) -> TypeError:
+def _not_a_dict(params: Params, path: Path) -> TypeError:
     return TypeError(
         f"params{_at(path)} must be a dict of unconstrained arrays, got {type(params).__name__}: "
         "use .inverse(distribution) to get one."

@@ -1,226 +1,260 @@
 """Distributions to params: each argument, read off the instance, through its bijection."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcvi.families.evaluate import Evaluation, _at, _dotted, has_params, resolve_bijection
+from funcvi._types import Joint, Params
+from funcvi.families.batches import Context, below, for_members, in_batch
+from funcvi.families.evaluate import Evaluation, dotted_path
 from funcvi.families.interior import check_interior, shown
-from funcvi.families.parameter import MISSING
-from funcvi.families.recipes import recipe_of
-from funcvi.families.slots import Choice, Fixed, Free, JointNode, Node, Tied
-from funcvi.families.tables import ALTERNATIVES, KEPT_AS
+from funcvi.families.roles import (
+    Choice,
+    Fixed,
+    Learned,
+    Members,
+    Nested,
+    Path,
+    Tied,
+    Tree,
+    has_params,
+)
+from funcvi.families.signatures import MISSING, Instance, Kind, shape_of
 from funcvi.joints import is_joint, joint_like, members_of
+from funcvi.runtime_checks import concrete
 
 __all__ = ["invert"]
 
 
-def invert(root: Any, distribution: Any) -> Any:
-    """The params at which the tree ``root`` gives ``distribution``."""
-    far_ties: list[tuple[Node, str, Any, tuple[Any, ...]]] = []
-    params = _invert(root, distribution, (), far_ties)
+class FarTie(NamedTuple):
+    """A tie to a parameter elsewhere in the tree, whose value is known when all params are."""
+
+    node: Nested
+    name: str
+    instance: Instance
+    path: Path
+    context: Context
+
+
+def invert(tree: Tree, distribution: Joint) -> Params:
+    """The params at which ``tree`` gives ``distribution``."""
+    far_ties: list[FarTie] = []
+    params = _invert(tree, distribution, (), None, far_ties)
     if far_ties:
-        run = Evaluation(root, params)
-        for node, name, values, path in far_ties:
-            _check_far_tie(run, node, name, values, path)
+        run = Evaluation(tree, params)
+        for tie in far_ties:
+            _check_far_tie(run, tie)
     return params
 
 
-def _invert(node: Any, instance: Any, path: tuple[Any, ...], far_ties: list[Any]) -> Any:
-    if isinstance(node, Fixed):
+def _invert(
+    tree: Tree, instance: object, path: Path, context: Context, far_ties: list[FarTie]
+) -> Params:
+    if isinstance(tree, Fixed):
         return {}
-    if isinstance(node, JointNode):
-        return _invert_joint(node, instance, path, far_ties)
-    if isinstance(node, Choice):
-        node = _choose(node, instance, path)
-    recipe = node.recipe
-    if not _same_kind(node, instance):
-        raise TypeError(
-            f"this family{_at(path)} is of {recipe.name}, got {_kind_name(instance)}: "
-            "use fv.unconstrain(distribution) for a family of its own."
-        )
-    values = _Read(node, instance)
-    params: dict[str, Any] = {}
-    for name, slot in node.slots.items():
-        where = path if recipe.transparent == name else (*path, name)
-        if isinstance(slot, Free):
-            params[name] = unconstrained(values[name], slot, values, where, values.given(name))
-        elif isinstance(slot, Fixed):
-            _check_held(recipe, name, slot, values, where)
-        elif isinstance(slot, Tied) and slot.source in node.slots:
-            _check_tied(name, slot, values, where)
-        elif isinstance(slot, Tied):
-            far_ties.append((node, name, values, where))
-        elif has_params(slot):
-            params[name] = _invert(slot, recipe.parameters[name].read(instance), where, far_ties)
-            if recipe.transparent == name:
-                return params[name]
+    if isinstance(tree, Members):
+        return _invert_joint(tree, instance, path, context, far_ties)
+    node = _fitting(tree, instance, path)
+    signature = node.signature
+    values = Values(node, instance)
+    params: dict[str, Params] = {}
+    for name, role in node.roles.items():
+        argument = signature.arguments[name]
+        is_transparent = signature.transparent == name
+        where = path if is_transparent else (*path, name)
+        match role:
+            case Learned():
+                params[name] = _unconstrained(role, name, values, where, context)
+            case Fixed():
+                _check_held(node, name, role, values[name], where)
+            case Tied() if role.source in node.roles:
+                source = values[role.source]
+                expected = source if role.function is None else role.function(source)
+                _check_follows(role, values[name], expected, where)
+            case Tied():
+                far_ties.append(FarTie(node, name, instance, where, context))
+            case _ if has_params(role):
+                child = argument.read(instance)
+                inner = _invert(role, child, where, below(instance, argument, context), far_ties)
+                if is_transparent:
+                    return inner
+                params[name] = inner
     return params
 
 
-def _invert_joint(node: JointNode, joint: Any, path: tuple[Any, ...], far_ties: list[Any]) -> Any:
+def _invert_joint(
+    tree: Members, joint: object, path: Path, context: Context, far_ties: list[FarTie]
+) -> Params:
     if not is_joint(joint):
         raise TypeError(
-            f"this family{_at(path)} is a joint of {len(node.members)}, got {_kind_name(joint)}."
+            f"this family{_at(path)} is a joint of {len(tree.members)}, got {_kind_name(joint)}."
         )
     items = members_of(joint)
-    if set(items) != set(node.members):
+    if set(items) != set(tree.members):
         raise ValueError(
-            f"the joint{_at(path)} must have members {sorted(map(str, node.members))}; "
+            f"the joint{_at(path)} must have members {sorted(map(str, tree.members))}; "
             f"got {sorted(map(str, items))}."
         )
-    members = {k: _invert(m, items[k], (*path, k), far_ties) for k, m in node.members.items()}
-    return joint_like(node.kind, members)
+    contexts = for_members(joint, context)
+    params = {
+        key: _invert(member, items[key], (*path, key), contexts[key], far_ties)
+        for key, member in tree.members.items()
+    }
+    return joint_like(tree.kind, params)
 
 
-def _choose(node: Choice, instance: Any, path: tuple[Any, ...]) -> Node:
-    for option in node.options:
-        if _same_kind(option, instance) and option.recipe.matches(instance):
-            return option
+def _fitting(tree: Nested | Choice, instance: object, path: Path) -> Nested:
+    """The option that the instance was made by, or else one that can make it."""
+    options = tree.options if isinstance(tree, Choice) else (tree,)
+    exact = [o for o in options if o.signature.matches(instance)]
+    fitting = exact or [o for o in options if o.signature.fits(instance)]
+    if fitting:
+        return fitting[0]
     raise TypeError(
-        f"this family{_at(path)} is of {node.options[0].recipe.name}, got {_kind_name(instance)}."
+        f"this family{_at(path)} is of {options[0].signature.name}, got {_kind_name(instance)}: "
+        "use fv.unconstrain(distribution) for a family of its own."
     )
 
 
-def _same_kind(node: Node, instance: Any) -> bool:
-    build = node.recipe.build
-    if isinstance(build, type):
-        return type(instance) is build
-    own = recipe_of(instance) if not is_joint(instance) else None
-    return (own is not None and own.name == node.recipe.name) or (
-        own is not None and own.build is not build and node.recipe.matches(instance)
-    )
-
-
-def _kind_name(instance: Any) -> str:
+def _kind_name(instance: object) -> str:
     return type(instance).__name__
 
 
-class _Read(Mapping[str, Any]):
-    """The constrained values of an instance, by parameter name or constructor argument."""
+class Values(Mapping[str, object]):
+    """The constrained values of an instance, by parameter name, as its family's roles take them."""
 
-    def __init__(self, node: Node, instance: Any) -> None:
+    def __init__(self, node: Nested, instance: Instance) -> None:
         self._node, self._instance = node, instance
+        self.instance, self.arguments = instance, node.signature.arguments
 
-    def __getitem__(self, name: str) -> Any:
-        parameters = self._node.recipe.parameters
-        slots = self._node.slots
-        if name not in parameters:
-            name = next(n for n, s in slots.items() if getattr(s, "argument", None) == name)
-        parameter = parameters[name]
-        if parameter.argument is not None and getattr(slots[name], "argument", None) is None:
-            return getattr(self._instance, name)  # the user's own bijection: the matrix itself
-        return parameter.read(self._instance)
+    def __getitem__(self, name: str) -> object:
+        role = self._node.roles[name]
+        keeps_factor = (isinstance(role, Learned) and role.carried is not None) or (
+            isinstance(role, Fixed) and role.keyword is not None
+        )
+        argument = self.arguments[name]
+        return argument.factor(self._instance) if keeps_factor else argument.read(self._instance)
 
-    def factor(self, name: str) -> Any:
-        return self._node.recipe.parameters[name].read(self._instance)
-
-    def given(self, name: str) -> Any:
-        """The matrix itself, of a parameter that is carried as its factor; else None."""
-        build = self._node.recipe.build
-        if self._node.slots[name].argument is None or build not in ALTERNATIVES:
-            return None
-        holder = ALTERNATIVES[build][1](self._instance)
-        return getattr(holder, KEPT_AS.get(name, name))
-
-    def __iter__(self) -> Any:
-        return iter(self._node.slots)
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._node.roles)
 
     def __len__(self) -> int:
-        return len(self._node.slots)
+        return len(self._node.roles)
 
 
-def unconstrained(
-    value: Any, slot: Free, values: Mapping[str, Any], path: tuple[Any, ...], given: Any = None
-) -> Any:
-    """``value`` through the inverse bijection, refusing what lies on or next to a boundary.
-
-    ``given`` is what the user wrote, where ``value`` is a factor of that.
-    """
-    if not isinstance(value, jax.core.Tracer):
-        array = np.asarray(value)
-        if array.dtype == object or np.iscomplexobj(array):
-            raise TypeError(f"{_dotted(path)} must be a real array, got {type(value).__name__}.")
+def _unconstrained(
+    role: Learned, name: str, values: Values, path: Path, context: Context
+) -> jax.Array:
+    """A value through the inverse bijection; what lies on or next to a boundary is refused."""
+    label, value = dotted_path(path), values[name]
     dtype = jnp.result_type(value, jnp.result_type(float))
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"{label} must be a real array, got {type(value).__name__}.")
     x = jnp.asarray(value, dtype)
-    bijection = resolve_bijection(slot, values)
+    argument, bijection = values.arguments[name], role.at(values)
+    event_dim = bijection.codomain.event_dim
+    if not role.shared:
+        x = in_batch(x, event_dim, argument, values.instance, context, label)
+    elif role.batch is not None and role.shape is not None:
+        # Without the axes that the family puts between leading ones and the value's own.
+        missing = len(role.batch) - (len(role.shape) - bijection.domain.event_dim)
+        extra = x.ndim - event_dim - len(role.batch)
+        if missing > 0 and extra >= 0:
+            if set(x.shape[extra : extra + missing]) != {1}:
+                raise ValueError(f"{label} is shared, but the distribution has several values.")
+            x = x.reshape(x.shape[:extra] + x.shape[extra + missing :])
     u = jnp.asarray(bijection.inv(x), dtype)
-    if not isinstance(u, jax.core.Tracer):
-        check_interior(value if given is None else given, u, bijection, slot, _dotted(path))
-    if slot.shape is not None and u.shape[u.ndim - len(slot.shape) :] != slot.shape:
-        raise ValueError(f"{_dotted(path)} must have shape (*batch, *{slot.shape}), got {u.shape}.")
+    as_written = argument.read(values.instance) if role.carried else x
+    check_interior(as_written, u, bijection, role, label)
+    if u.ndim > x.ndim + bijection.domain.event_dim - bijection.codomain.event_dim or (
+        role.shared and np.size(u) > np.prod(bijection.inverse_shape(x.shape))
+    ):
+        raise ValueError(
+            f"{label} is shared, but its constraint ({role}) differs within the batch: share "
+            "what it depends on too."
+        )
+    if role.shape is not None and u.shape[max(u.ndim - len(role.shape), 0) :] != role.shape:
+        raise ValueError(f"{label} must have shape (*batch, *{role.shape}), got {u.shape}.")
     return u
 
 
-def _check_held(recipe: Any, name: str, slot: Fixed, values: _Read, path: tuple[Any, ...]) -> None:
-    parameter = recipe.parameters[name]
-    actual = values[name]
-    if slot.value is MISSING:
-        if parameter.kind in ("static", "constant", "nested"):
+def _check_held(node: Nested, name: str, role: Fixed, actual: object, path: Path) -> None:
+    constructor = node.signature.name
+    if role.value is MISSING:
+        if node.signature.arguments[name].kind in (Kind.STATIC, Kind.CONSTANT, Kind.NESTED):
             raise ValueError(
-                f"{recipe.name}.{name} = {actual!r} would be lost: this family does not know it. "
-                f"Use fv.unconstrain(distribution), or fv.family({recipe.name}, {name}=...)."
+                f"{constructor}.{name} = {actual!r} would be lost: this family does not know it. "
+                f"Use fv.unconstrain(distribution), or fv.family({constructor}, {name}=...)."
             )
-        return
-    if not _agree(actual, slot.value):
+    elif not _agree(actual, role.value):
         raise ValueError(
-            f"{_dotted(path)} is held at {_brief(slot.value)} in this family, but the distribution "
-            f"has {_brief(actual)}: free it, or hold that value."
+            f"{dotted_path(path)} is held at {_brief(role.value)} in this family, but the "
+            f"distribution has {_brief(actual)}: free it, or hold that value."
         )
 
 
-def _check_tied(name: str, slot: Tied, values: _Read, path: tuple[Any, ...]) -> None:
-    expected = values[slot.source]
-    if slot.function is not None:
-        expected = slot.function(expected)
-    _check_follows(slot, values[name], expected, path)
-
-
-def _check_far_tie(
-    run: Evaluation, node: Node, name: str, values: _Read, path: tuple[Any, ...]
-) -> None:
+def _check_far_tie(run: Evaluation, tie: FarTie) -> None:
     """The source is elsewhere in the tree: it is what the params found for it make of it."""
-    slot = node.slots[name]
-    argument, expected = run.tied_to(node, slot, path)
-    is_factor = slot.function is None and argument == node.recipe.parameters[name].argument
-    _check_follows(slot, values.factor(name) if is_factor else values[name], expected, path)
+    role = tie.node.roles[tie.name]
+    assert isinstance(role, Tied)
+    argument = tie.node.signature.arguments[tie.name]
+    keyword, expected, _ = run.tied(tie.node, None, role, tie.path)
+    is_factor = argument.carried is not None and keyword == argument.carried.keyword
+    actual = argument.factor(tie.instance) if is_factor else argument.read(tie.instance)
+    _check_follows(role, actual, expected, tie.path)
+    event_dim = 2 if argument.carried else getattr(argument.constraint, "event_dim", 0)
+    label = dotted_path(tie.path)
+    full = in_batch(
+        jnp.asarray(actual), event_dim, argument, tie.instance, tie.context, label
+    ).shape
+    if np.broadcast_shapes(shape_of(expected), full) != full:
+        raise ValueError(
+            f"{label} has shape {full} with its batch and is tied to {role.source!r} of shape "
+            f"{shape_of(expected)}: share that one by {role.source.split('.')[-1]}=fv.shared()."
+        )
 
 
-def _check_follows(slot: Tied, actual: Any, expected: Any, path: tuple[Any, ...]) -> None:
+def _check_follows(role: Tied, actual: object, expected: object, path: Path) -> None:
     if not _agree(actual, expected, 1e-4):
         raise ValueError(
-            f"{_dotted(path)} is tied to {slot.source!r} and would be {_brief(expected)}, but the "
-            f"distribution has {_brief(actual)}."
+            f"{dotted_path(path)} is tied to {role.source!r} and would be {_brief(expected)}, but "
+            f"the distribution has {_brief(actual)}."
         )
 
 
-def _agree(actual: Any, expected: Any, tolerance: float = 1e-6) -> bool:
+def _agree(actual: object, expected: object, tolerance: float = 1e-6) -> bool:
     if actual is expected:
         return True
-    kinds: list[Any] = [jax.tree.structure(tree) for tree in (actual, expected)]
-    if kinds[0] != kinds[1]:
-        return False
-    a, b = jax.tree.leaves(actual), jax.tree.leaves(expected)
-    return all(_agree_leaf(x, y, tolerance) for x, y in zip(a, b, strict=True))
+    (a, kind_a), (b, kind_b) = jax.tree.flatten(actual), jax.tree.flatten(expected)
+    return bool(kind_a == kind_b) and all(
+        _agree_leaf(x, y, tolerance) for x, y in zip(a, b, strict=True)
+    )
 
 
-def _agree_leaf(actual: Any, expected: Any, tolerance: float) -> bool:
-    if actual is expected or any(isinstance(x, jax.core.Tracer) for x in (actual, expected)):
+def _agree_leaf(actual: object, expected: object, tolerance: float) -> bool:
+    a, b = concrete(actual), concrete(expected)
+    if actual is expected or a is None or b is None:
         return True
-    try:
-        a, b = np.asarray(actual), np.asarray(expected)
-        if a.dtype.kind in "biufc" and b.dtype.kind in "biufc":
+    if a.dtype.kind in "biufc" and b.dtype.kind in "biufc":
+        try:
             return bool(np.allclose(a, b, rtol=tolerance, atol=tolerance))
-        return bool(actual == expected)
-    except (TypeError, ValueError):  # a sparse matrix, or shapes that do not broadcast
-        return type(actual) is type(expected) and np.shape(actual) == np.shape(expected)
+        except ValueError:  # shapes that do not broadcast
+            return False
+    same = actual == expected
+    if isinstance(same, bool):
+        return same
+    return type(actual) is type(expected) and shape_of(actual) == shape_of(expected)  # sparse
 
 
-def _brief(value: Any) -> str:
+def _brief(value: object) -> str:
     try:
         return shown(value)
     except (TypeError, ValueError):
         return repr(value)
+
+
+def _at(path: Path) -> str:
+    return f" {dotted_path(path)!r}" if path else ""

@@ -237,7 +237,7 @@ BOUNDARIES: dict[str, tuple[Callable[[Any], Any], Any, str, str, bool]] = {
         lambda v: dist.TransformedDistribution(dist.Normal(), nt.AffineTransform(0.0, v)),
         0.0,
         "scale",
-        "non-zero real",
+        "non zero real",
         False,
     ),
     "nested": (

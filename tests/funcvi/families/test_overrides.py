@@ -100,14 +100,15 @@ def test_tied_through_a_function() -> None:
     ("joint", "path", "other"),
     [
         ({"a": dist.Normal, "b": dist.Normal}, "a.scale", "b"),
-        ({"a": dist.Normal(0.0, 1.5).expand((2,)).to_event(1), "b": dist.Normal}, "a.scale", "b"),
+        ({"a": dist.Normal(0.0, 1.5).expand((1,)).to_event(1), "b": dist.Normal}, "a.scale", "b"),
         ((dist.Normal, dist.Normal), "0.scale", "1"),
         ({"a": {"c": dist.Normal}, "b": dist.Normal}, "a.c.scale", "b"),
     ],
 )
 def test_tied_across_a_joint(joint: Any, path: str, other: str) -> None:
     q = fv.family(joint, {other: {"scale": fv.tied(path, lambda s: 2 * s)}})
-    first = {"loc": 0.0, "scale": 0.4}
+    has_batch = isinstance(joint, dict) and isinstance(joint["a"], dist.Independent)
+    first = jax.tree.map(lambda u: jnp.full((1,) * has_batch, u), {"loc": 0.0, "scale": 0.4})
     second = {"loc": 0.0}
     if isinstance(joint, tuple):
         made = q((first, second))

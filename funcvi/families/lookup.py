@@ -1,0 +1,167 @@
+"""The signatures of each constructor: derived from the class where it can be, else from the table.
+
+A class's own signature and ``arg_constraints`` say most of it; ``entries`` holds the rest. The
+public names of numpyro that are functions get signatures of the classes that they return.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+
+import numpyro.distributions as dist
+from numpyro.distributions import constraints, discrete
+from numpyro.distributions import transforms as nt
+
+from funcvi.constraints import bijection_for
+from funcvi.families.entries import ENTRIES, NESTED, TRANSFORMS, Entry
+from funcvi.families.signatures import MISSING, Argument, Dependent, Instance, Kind, Signature
+
+__all__ = ["default_bijection", "signature_of", "signatures_of"]
+
+
+def _derive(cls: type[dist.Distribution]) -> tuple[Signature, ...]:
+    entry = ENTRIES.get(cls, Entry())
+    declared = inspect.signature(cls).parameters
+    names = [n for n in declared if n != "validate_args"]
+    arguments = {n: _argument(cls, entry, n, declared[n].default) for n in names}
+    build = entry.build or cls
+    if not entry.alternatives:
+        return (Signature(cls.__name__, build, arguments, kind=cls, transparent=entry.transparent),)
+    alternatives = entry.alternatives.values()
+    return tuple(
+        Signature(
+            cls.__name__,
+            build,
+            {n: a for n, a in arguments.items() if n == given or n not in alternatives},
+            kind=cls,
+            given=given,
+            alternatives=entry.alternatives,
+            holder=entry.holder,
+        )
+        for given in alternatives
+    )
+
+
+def _argument(cls: type, entry: Entry, name: str, default: object) -> Argument:
+    default = MISSING if default is inspect.Parameter.empty else default
+    if name in entry.arguments:
+        argument = entry.arguments[name]
+        return replace(argument, attribute=argument.attribute or name, default=default)
+    if name in NESTED:
+        return Argument(Kind.NESTED, attribute=name, default=default)
+    constraint = getattr(cls, "arg_constraints", {}).get(name)
+    if constraint is None:
+        kind = Kind.STATIC
+    elif constraints.is_dependent(constraint) or constraint.is_discrete:
+        kind = Kind.CONSTANT
+    else:
+        kind = Kind.LEARNED
+    return Argument(kind, constraint, attribute=name, default=default)
+
+
+def _of_transform(cls: type[nt.Transform]) -> Signature:
+    entry = TRANSFORMS[cls]
+    arguments = {n: replace(a, attribute=a.attribute or n) for n, a in entry.arguments.items()}
+    return Signature(cls.__name__.lstrip("_"), entry.build or cls, arguments, kind=cls)
+
+
+# ---- the public names that are functions --------------------------------------------------------
+
+#: Functions that give an instance of one of several classes.
+_ONE_OF: dict[str, tuple[str, ...]] = {
+    "Bernoulli": ("BernoulliProbs", "BernoulliLogits"),
+    "Binomial": ("BinomialProbs", "BinomialLogits"),
+    "Categorical": ("CategoricalProbs", "CategoricalLogits"),
+    "Geometric": ("GeometricProbs", "GeometricLogits"),
+    "HurdleDistribution": ("HurdleProbs", "HurdleLogits"),
+    "Mixture": ("MixtureSameFamily", "MixtureGeneral"),
+    "Multinomial": ("MultinomialProbs", "MultinomialLogits"),
+    "NegativeBinomial": ("NegativeBinomialProbs", "NegativeBinomialLogits"),
+    "RelaxedBernoulli": ("RelaxedBernoulliLogits",),
+    "TruncatedDistribution": (
+        "TwoSidedTruncatedDistribution",
+        "RightTruncatedDistribution",
+        "LeftTruncatedDistribution",
+    ),
+    "ZeroInflatedDistribution": ("ZeroInflatedProbs", "ZeroInflatedLogits"),
+}
+
+_TRUNCATED = {
+    "TwoSidedTruncatedDistribution": ("low", "high"),
+    "LeftTruncatedDistribution": ("low",),
+    "RightTruncatedDistribution": ("high",),
+}
+_TRUNCATED_GAMMA = {
+    "TwoSidedTruncatedGamma": ("low", "high"),
+    "LeftTruncatedGamma": ("low",),
+    "RightTruncatedGamma": ("high",),
+}
+#: Functions that flatten a base under one of several wrappers: each wrapper's own arguments, and
+#: whether the function may give the bare base.
+_FLAT: dict[str, tuple[type, dict[str, tuple[str, ...]], bool]] = {
+    "TruncatedNormal": (dist.Normal, _TRUNCATED, True),
+    "TruncatedCauchy": (dist.Cauchy, _TRUNCATED, True),
+    "TruncatedGamma": (dist.Gamma, _TRUNCATED_GAMMA, True),
+    "HurdleNegativeBinomial2": (dist.NegativeBinomial2, {"HurdleProbs": ("gate",)}, False),
+    "ZeroInflatedNegativeBinomial2": (
+        dist.NegativeBinomial2,
+        {"ZeroInflatedProbs": ("gate",), "ZeroInflatedLogits": ("gate_logits",)},
+        False,
+    ),
+}
+
+
+def _class(name: str) -> type[dist.Distribution]:
+    cls = getattr(dist, name, None) or getattr(discrete, name)
+    assert isinstance(cls, type)
+    return cls
+
+
+def _flattened(function: Callable[..., dist.Distribution]) -> tuple[Signature, ...]:
+    base, wrappers, may_be_bare = _FLAT[function.__name__]
+    (inner,) = _derive(base)
+    below = {n: replace(a, attribute=f"base_dist.{n}") for n, a in inner.arguments.items()}
+    options = []
+    for wrapper, names in wrappers.items():
+        (outer,) = _derive(_class(wrapper))
+        arguments = {**below, **{n: outer.arguments[n] for n in names}}
+        options.append(
+            Signature(function.__name__, function, arguments, kind=outer.kind, base=base)
+        )
+    return (*options, replace(inner, build=function)) if may_be_bare else tuple(options)
+
+
+@cache
+def signatures_of(constructor: Callable[..., Instance]) -> tuple[Signature, ...]:
+    """Every parameterisation of a class, or of a function that makes an instance of one."""
+    if isinstance(constructor, type) and issubclass(constructor, dist.Distribution):
+        if constructor is dist.Distribution:
+            raise TypeError("Distribution is abstract: name one of its subclasses, or an instance.")
+        return _derive(constructor)
+    if isinstance(constructor, type) and constructor in TRANSFORMS:
+        return (_of_transform(constructor),)
+    name = getattr(constructor, "__name__", "")
+    if constructor is getattr(dist, name, None):
+        if name in _ONE_OF:
+            return tuple(s for option in _ONE_OF[name] for s in _derive(_class(option)))
+        if name in _FLAT:
+            return _flattened(constructor)
+    raise TypeError(
+        f"expected a numpyro distribution (class, constructor or instance), got {constructor!r}."
+    )
+
+
+def signature_of(instance: Instance) -> Signature | None:
+    """The parameterisation that this instance was made with; None for an opaque transform."""
+    if isinstance(instance, nt.Transform) and type(instance) not in TRANSFORMS:
+        return None
+    return next(s for s in signatures_of(type(instance)) if s.matches(instance))
+
+
+def default_bijection(argument: Argument) -> nt.Transform | Dependent:
+    """The argument's own bijection, or the one of its constraint."""
+    if argument.bijection is not None:
+        return argument.bijection
+    assert argument.constraint is not None
+    return bijection_for(argument.constraint)
