@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 from jax.custom_derivatives import SymbolicZero
 
 from funcvi._types import Joint, Key
-from funcvi.joints import is_joint, joint_like, members_of
+from funcvi.joints import is_joint, joint_like, keys_of, members_of
 from funcvi.sampling.dtypes import own_dtype
 from funcvi.sampling.gradients import pathwise_obstacle
 from funcvi.sampling.registry import draw
@@ -46,11 +46,8 @@ def sample(d: Joint, key: Key, sample_shape: tuple[int, ...] = ()) -> Any:
         return d.sample(key, sample_shape)
     if is_joint(d):
         members = members_of(d)
-        keys = jax.random.split(key, len(members))
-        each = {
-            name: sample(member, k, sample_shape)
-            for (name, member), k in zip(members.items(), keys, strict=True)
-        }
+        keys = keys_of(d, key)
+        each = {name: sample(m, keys[name], sample_shape) for name, m in members.items()}
         return joint_like(type(d), each)
     if not isinstance(d, dist.Distribution):
         raise TypeError(

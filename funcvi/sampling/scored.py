@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 
-import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 
 from funcvi._types import Key
+from funcvi.joints import keys_of
 from funcvi.sampling.draw import sample
 
 __all__ = ["sample_and_log_prob"]
@@ -35,11 +35,8 @@ def sample_and_log_prob(
     """
     if not isinstance(d, Mapping):
         return _one(d, key, sample_shape)
-    keys = jax.random.split(key, len(d))
-    pairs = {
-        name: _one(member, k, sample_shape)
-        for (name, member), k in zip(d.items(), keys, strict=True)
-    }
+    keys = keys_of(d, key)
+    pairs = {name: _one(member, keys[name], sample_shape) for name, member in d.items()}
     total = sum((log_q for _, log_q in pairs.values()), jnp.zeros(()))
     return {name: x for name, (x, _) in pairs.items()}, total
 
