@@ -6,10 +6,6 @@ program serves any number of steps, a progress bar, a callback and a continuatio
 """
 
 import hashlib
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,16 +15,16 @@ from jax.tree_util import PyTreeDef
 
 from funcvi import _jax, programs
 from funcvi._types import Key, Loss, Params
+from funcvi.fitting.ahead import guess, remember
 from funcvi.fitting.checks import check_call, checked_params, checked_state
-from funcvi.fitting.loops import CHUNK, Constants, Loops, trace, unread
-from funcvi.fitting.pace import Bar, Pace
+from funcvi.fitting.loops import CHUNK, trace, unread
+from funcvi.fitting.optimizers import written
+from funcvi.fitting.pace import Pace
 from funcvi.fitting.result import Fit
+from funcvi.fitting.run import Callback, Run, drive
 from funcvi.fitting.steps import Carry, init, scan, select, step
 
 __all__ = ["fit"]
-
-#: ``callback(steps, loss, params)``; True ends the fit.
-Callback: TypeAlias = Callable[[int, float, Params], bool | None]
 
 _SAMPLE = 1 << 16  # numbers of an array that are looked at to see whether it changed
 
@@ -114,9 +110,13 @@ def fit(
     start = before.params if before is not None else checked_params(params)
     rest = (key, state, args)
     if before is None:
-        carry = programs.run(lambda p, s: init(p, optimizer, state=s), start, state)
+        carry = _first(start, optimizer, state)
     else:
         carry = _resumed(before, optimizer, state)
+    run, last = None, guess(loss, carry, rest) if loop != "host" else None
+    if last is not None and last.repeated and not last.loops.slow:
+        run = Run(last.loops, "compiled", last.constants, carry, key, args, patience)
+        run.begin(Pace(CHUNK, last.loops.seconds_per_step, False).next_chunk(num_steps))
     traces = trace(loss, optimizer, carry, rest)
     concrete = _jax.is_concrete((carry, rest, traces.constants))
     loops = traces.loops(start) if concrete else None
@@ -148,9 +148,11 @@ def fit(
             *scan(take, carry, key, num_steps, *args, patience=patience), "compiled", None
         )
     kind = loop or ("host" if loops.slow else "compiled")
-    run = _Run(loops, kind, traces.constants, carry, key, args, patience)
+    if run is None or last is None or not last.holds(traces):
+        run = Run(loops, kind, traces.constants, carry, key, args, patience)
+    remember(loss, carry, rest, traces, loops, last)
     try:
-        ended = _drive(run, num_steps, progress, callback)
+        ended = drive(run, num_steps, progress, callback)
     except KeyboardInterrupt:
         ended = "by Ctrl-C"
     except Exception as error:
@@ -162,82 +164,17 @@ def fit(
     return result(run.carry, run.losses, run.kind, ended)
 
 
-@dataclass
-class _Run:
-    """The steps taken so far; consistent at any moment, for Ctrl-C may come at any."""
+def _first(params: Params, optimizer: optax.GradientTransformation, state: object) -> Carry:
+    """The first carry, compiled."""
 
-    loops: Loops
-    kind: str
-    constants: Constants
-    carry: Carry
-    key: Key
-    args: tuple[object, ...]
-    patience: int
+    def make(params: Params, state: object) -> Carry:
+        return init(params, optimizer, state=state)
 
-    def __post_init__(self) -> None:
-        self._first = int(self.carry.step)
-        self._chunks: list[np.ndarray] = []
-
-    def advance(self, count: int) -> np.ndarray:
-        """Take ``count`` steps, at most a chunk; the losses of those that were taken."""
-        dtype, first = jnp.result_type(float), len(self._chunks)
-        if self.kind == "compiled":
-            taken = self.taken
-            carry, buffer = self.loops.chunk(
-                self.constants, self.carry, self.key, count, self.patience, self.args
-            )
-            losses = np.asarray(buffer)  # waits for the chunk
-            self._chunks.append(losses[: int(carry.step) - self._first - taken])
-            self.carry = carry
-            return self._chunks[-1]
-        for _ in range(count):
-            carry, loss = self.loops.one(self.constants, self.carry, self.key, self.args)
-            self._chunks.append(np.asarray(loss, dtype)[None])
-            self.carry = carry
-            if self.gave_up:
-                break
-        return np.concatenate(self._chunks[first:])
-
-    @property
-    def gave_up(self) -> bool:
-        """Whether too many steps in a row were not finite."""
-        return int(self.carry.run) >= self.patience
-
-    @property
-    def taken(self) -> int:
-        """Steps of this run."""
-        return int(self.carry.step) - self._first
-
-    @property
-    def losses(self) -> np.ndarray:
-        """Of the steps taken."""
-        empty = np.zeros(0, jnp.result_type(float))
-        return np.concatenate([empty, *self._chunks])[: self.taken]
-
-
-def _drive(
-    run: _Run, num_steps: int, progress: bool | None, callback: Callback | None
-) -> str | None:
-    """Takes the steps; says who ended them early, if anyone did."""
-    with Bar(num_steps, progress) as bar:
-        pace = Pace(CHUNK, run.loops.seconds_per_step, bar.shown)
-        if run.loops.seconds_per_step is None and run.kind == "compiled":
-            run.advance(0)  # compiles, which is not a step's time
-        while run.taken < num_steps and not run.gave_up:
-            started = time.perf_counter()
-            losses = run.advance(pace.next_chunk(num_steps - run.taken))
-            run.loops.seconds_per_step = pace.update(len(losses), time.perf_counter() - started)
-            bar.update(len(losses), float(losses[-1]))
-            if callback is not None:
-                answer = callback(int(run.carry.step), float(losses.mean()), run.carry.params)
-                if answer not in (None, True, False):
-                    raise TypeError(
-                        "callback must return None, or True to end the fit, got "
-                        f"{type(answer).__name__}."
-                    )
-                if answer:
-                    return "by the callback"
-    return None
+    known = written(optimizer)
+    if known is None:
+        return programs.run(make, params, state)
+    carry: Carry = programs.program(("init", known), lambda: jax.jit(make))(params, state)
+    return carry
 
 
 def _resumed(fit: Fit, optimizer: optax.GradientTransformation, state: object) -> Carry:

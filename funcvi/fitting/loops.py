@@ -1,6 +1,6 @@
 """Many steps of one fit: a compiled loop over a chunk of them, and steps taken from the host."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
@@ -13,6 +13,7 @@ from jax import lax
 
 from funcvi import _jax, programs
 from funcvi._types import Key, Loss, Params
+from funcvi.fitting.optimizers import written
 from funcvi.fitting.steps import Carry, Rest, Step, pure_loss, pure_step, pure_update
 from funcvi.loops import slow_in_loops
 
@@ -21,8 +22,8 @@ __all__ = ["CHUNK", "Constants", "Loops", "Traces", "trace", "unread"]
 CHUNK = 1000
 """Steps per compiled call at most, and the length of its buffer of losses."""
 
-#: The arrays that the loss and the optimiser close over.
-Constants: TypeAlias = tuple[Sequence[jax.Array | np.ndarray], Sequence[jax.Array | np.ndarray]]
+#: The arrays that loss, gradient and optimiser close over.
+Constants: TypeAlias = tuple[tuple[jax.Array | np.ndarray, ...], ...]
 
 Chunk: TypeAlias = Callable[..., tuple[Carry, jax.Array]]
 One: TypeAlias = Callable[..., tuple[Carry, jax.Array]]
@@ -53,43 +54,51 @@ class Traces:
     """A loss and an optimiser as they are at the moment of one call."""
 
     loss: programs.Traced
-    gradient: programs.Traced  # the loss again, or where it has rules of its own, its gradient
-    update: programs.Traced
+    gradient: programs.Traced | None  # where the loss has rules of its own for it
+    update: programs.Traced | None  # where the optimiser must be traced to be known
+    optimizer: optax.GradientTransformation
 
     @property
     def constants(self) -> Constants:
         """The arrays that they close over."""
-        return self.gradient.constants, self.update.constants
+        parts = (self.loss, self.gradient, self.update)
+        return tuple(() if part is None else part.constants for part in parts)
+
+    @property
+    def key(self) -> Hashable:
+        """Equal only for those that do the same."""
+        parts = (self.loss, self.gradient, self.update)
+        keys = tuple(None if part is None else part.key for part in parts)
+        return "fit", keys, written(self.optimizer) if self.update is None else None
 
     def loops(self, params: Params) -> Loops:
         """Their programs: found, or new ones."""
-        has_rules = self.loss.has_rules
-        value_and_gradient: Callable[..., tuple[tuple[jax.Array, object], Params]]
-        value_and_gradient = self.gradient.function
-        if not has_rules:
-            value_and_gradient = jax.value_and_grad(self.loss.function, 1, has_aux=True)
-        make = partial(_loops, value_and_gradient, self.update.function)
 
         def new() -> Loops:
+            chunk, one = _loops(
+                self.loss.function,
+                None if self.gradient is None else self.gradient.function,
+                None if self.update is None else self.update.function,
+                self.optimizer,
+            )
             slow = slow_in_loops(lambda: self.loss.function.jaxpr)
-            chunk, one = make()
-            names = unread(self.loss, params)
-            return Loops(jax.jit(chunk), jax.jit(one), slow, names)
+            return Loops(jax.jit(chunk), jax.jit(one), slow, unread(self.loss, params))
 
-        return programs.program(("fit", has_rules, self.gradient.key, self.update.key), new)
+        return programs.program(self.key, new)
 
 
 def trace(loss: Loss, optimizer: optax.GradientTransformation, carry: Carry, rest: Rest) -> Traces:
     """Loss and optimiser as they are now."""
-    value_of = pure_loss(loss)
-    traced = gradient = programs.trace(value_of, carry.params, *rest)
+    value_of, gradient, update = pure_loss(loss), None, None
+    traced = programs.trace(value_of, carry.params, *rest)
     if traced.has_rules:  # which only differentiation reads
         gradient = programs.trace(jax.value_and_grad(value_of, has_aux=True), carry.params, *rest)
-    update = programs.trace(
-        pure_update(optimizer, value_of),
-        *(carry.params, carry.optimizer_state, carry.params, traced.shapes[0], rest),
-    )
-    return Traces(traced, gradient, update)
+    if written(optimizer) is None:
+        update = programs.trace(
+            pure_update(optimizer, value_of),
+            *(carry.params, carry.optimizer_state, carry.params, traced.shapes[0], rest),
+        )
+    return Traces(traced, gradient, update, optimizer)
 
 
 def unread(traced: programs.Traced, params: Params) -> tuple[str, ...]:
@@ -109,12 +118,21 @@ def unread(traced: programs.Traced, params: Params) -> tuple[str, ...]:
 
 
 def _loops(
-    value_and_gradient: Callable[..., tuple[tuple[jax.Array, object], Params]],
-    update: programs.Function,
+    loss: programs.Function,
+    gradient: programs.Function | None,
+    update: programs.Function | None,
+    optimizer: optax.GradientTransformation,
 ) -> tuple[Chunk, One]:
     def step(constants: Constants) -> Step:
-        of_loss, of_update = constants
-        return pure_step(partial(value_and_gradient, of_loss), partial(update, of_update))
+        of_loss, of_gradient, of_update = constants
+        value_of = partial(loss, of_loss)
+        value_and_gradient = jax.value_and_grad(value_of, has_aux=True)
+        if gradient is not None:
+            value_and_gradient = partial(gradient, of_gradient)
+        updated = pure_update(optimizer, value_of)
+        return pure_step(
+            value_and_gradient, updated if update is None else partial(update, of_update)
+        )
 
     def chunk(
         constants: Constants,

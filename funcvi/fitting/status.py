@@ -41,7 +41,8 @@ def judge(losses: np.ndarray, carry: Carry, patience: int, tolerance: float | No
     means, so autocorrelated losses are not mistaken for precise ones). As long as the fall does not
     quicken, as many steps again gain no more than that many times the smaller one. "converged"
     means that this bound is at most ``tolerance``, and at most a tenth of it where the fall can be
-    told from noise and is not slowing down. The best single loss plays no part: on a noisy loss it is luck.
+    told from noise and is not slowing down. The best single loss plays no part: on a noisy loss it
+    is luck.
     """
     run, skipped = int(carry.run), int(carry.skipped)
     kept = np.asarray(losses[np.isfinite(losses)], np.float64)

@@ -109,7 +109,7 @@ def scan(
         >>> take = fitting.step(lambda params, key: (params - 3.0) ** 2, optimizer)
         >>> carry, losses = fitting.scan(
         ...     take, fitting.init(0.0, optimizer), jax.random.key(0), 500)
-        >>> print(carry.params.round(3), losses.shape)
+        >>> print(round(float(carry.params), 3), losses.shape)
         3.0 (500,)
     """
 
