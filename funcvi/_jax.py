@@ -1,6 +1,5 @@
 """The private names of JAX that funcvi uses, each with what it must do."""
 
-import os
 from collections.abc import Sequence
 
 import jax
@@ -8,9 +7,10 @@ from jax._src import ad_checkpoint, pjit
 from jax._src.interpreters import partial_eval
 from jax.extend.core import Jaxpr
 
-__all__ = ["forget_traces", "is_concrete", "is_of_jax", "read_inputs"]
+__all__ = ["forget_traces", "is_concrete", "read_inputs"]
 
-_HOME = os.path.dirname(jax.__file__) + os.sep
+# Libraries whose functions read nothing that changes.
+_STEADY = ("jax", "funcvi", "numpyro", "optax")
 
 
 def is_concrete(tree: object) -> bool:
@@ -18,14 +18,8 @@ def is_concrete(tree: object) -> bool:
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
-def is_of_jax(jaxpr: Jaxpr) -> bool:
-    """Whether the function behind a jaxpr is JAX's own, such as ``jnp.where``."""
-    source = getattr(jaxpr.debug_info, "func_src_info", None) or ""
-    return source.partition(" at ")[2].startswith(_HOME)
-
-
 def forget_traces() -> None:
-    """Makes JAX trace anew every function but its own.
+    """Makes JAX trace anew every function of the user's.
 
     It keeps the traces of what it is handed (``jax.jit``, ``jax.checkpoint``, ``lax.scan``,
     ``lax.cond``) for as long as the function lives, whatever the function reads by then. What has
@@ -39,7 +33,7 @@ def forget_traces() -> None:
     for reference, *_ in partial_eval.trace_to_jaxpr.cache_keys():
         function = reference()
         module = getattr(function, "__module__", None) or ""
-        if function is not None and module.partition(".")[0] != "jax":
+        if function is not None and module.partition(".")[0] not in _STEADY:
             for cache in caches:
                 cache.evict_weakref(function)
 

@@ -68,12 +68,9 @@ class Traced:
 
 def trace(function: Callable[..., object], *args: object) -> Traced:
     """The function of these arguments (arrays, or shapes and dtypes) as it is at this moment."""
+    _jax.forget_traces()
     closed, result = jax.make_jaxpr(lambda *a: function(*a), return_shape=True)(*args)
     facts = _facts(closed)
-    if facts.foreign:
-        _jax.forget_traces()
-        closed, result = jax.make_jaxpr(lambda *a: function(*a), return_shape=True)(*args)
-        facts = _facts(closed)
     shapes, tree = jax.tree.flatten(result)
     key = (facts.key, jax.tree.structure(args), tree)
     constants = tuple(c if isinstance(c, jax.Array) else np.array(c) for c in facts.constants)
@@ -190,7 +187,6 @@ class _Facts(NamedTuple):
     key: _Key  # primitives, their parameters, shapes, dtypes, literals; not the constants
     constants: list[Array]  # all, those of inner jits included
     has_rules: bool
-    foreign: bool  # it contains traces that JAX may have kept, of functions not its own
 
 
 _known: "WeakKeyDictionary[ClosedJaxpr | Jaxpr, _Facts]" = WeakKeyDictionary()
@@ -208,7 +204,7 @@ class _Reader:
     """Walks a jaxpr once."""
 
     def __init__(self) -> None:
-        self.has_rules = self.foreign = False
+        self.has_rules = False
 
     def read(self, closed: ClosedJaxpr | Jaxpr) -> _Facts:
         jaxpr: Jaxpr = closed.jaxpr if isinstance(closed, ClosedJaxpr) else closed
@@ -236,14 +232,11 @@ class _Reader:
             numbers.update({v: first + i for i, v in enumerate(equation.outvars)})
         avals = tuple(v.aval for v in inputs)
         key = _Key(avals, tuple(equations), tuple(atom(a) for a in jaxpr.outvars))
-        return _Facts(key, constants, self.has_rules, self.foreign)
+        return _Facts(key, constants, self.has_rules)
 
     def enter(self, inner: ClosedJaxpr | Jaxpr) -> _Facts:
         facts = _facts(inner)
         self.has_rules |= facts.has_rules
-        self.foreign |= facts.foreign or not _jax.is_of_jax(
-            inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner
-        )
         return facts
 
     def comparable(self, value: object) -> Hashable:

@@ -1,8 +1,8 @@
 """The first chunk of a fit, started on a guess while the loss is being traced.
 
-Tracing a loss takes as long as thousands of cheap steps. Where a loss was fitted before, the chances
-are that it computes the same now: its first chunk runs meanwhile, and counts only if the trace turns
-out equal, arrays included. Nothing is lost otherwise, since a chunk changes nothing.
+Tracing a loss takes as long as thousands of cheap steps. A loss that was fitted before probably
+computes the same now: its first chunk runs meanwhile, and counts only if the trace turns out equal,
+arrays included. Nothing is lost otherwise, since a chunk changes nothing.
 """
 
 from collections.abc import Hashable

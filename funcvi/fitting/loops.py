@@ -19,7 +19,7 @@ from funcvi.loops import slow_in_loops
 
 __all__ = ["CHUNK", "Constants", "Loops", "Traces", "trace", "unread"]
 
-CHUNK = 1000
+CHUNK = 5000
 """Steps per compiled call at most, and the length of its buffer of losses."""
 
 #: The arrays that loss, gradient and optimiser close over.

@@ -99,7 +99,7 @@ def drive(run: Run, num_steps: int, progress: bool | None, callback: Callback | 
             bar.update(len(losses), float(losses[-1]))
             if callback is not None:
                 answer = callback(int(run.carry.step), float(losses.mean()), run.carry.params)
-                if answer is not None and getattr(answer, "dtype", type(answer)) != bool:
+                if not isinstance(answer, (bool, np.bool_, jax.Array, type(None))):
                     raise TypeError(
                         "callback must return None, or True to end the fit, got "
                         f"{type(answer).__name__}."

@@ -93,6 +93,7 @@ def _signed_tail(first: Array, second: Array, dtype: jnp.dtype) -> tuple[Array, 
     return sign, v
 
 
+@jax.jit
 def _normal(sign: Array, v: Array) -> Array:
     if v.dtype == jnp.float64:
         return -sign * jax.scipy.special.ndtri(v / 2)
@@ -135,6 +136,7 @@ def _index(shape: tuple[int, ...]) -> tuple[Array, Array]:
     return high, low
 
 
+@jax.jit  # traced once: it is half of what tracing a loss takes
 def _threefry(first: Array, second: Array, x0: Array, x1: Array) -> tuple[Array, Array]:
     keys = (first, second, first ^ second ^ _U32(0x1BD11BDA))
     x0, x1 = x0 + keys[0], x1 + keys[1]

@@ -1,5 +1,6 @@
 """A program is found by what its function computes, and takes what the function closes over."""
 
+import functools
 import gc
 import weakref
 
@@ -34,6 +35,15 @@ def jitted(x):
     return SETTINGS.factor * x
 
 
+@functools.partial(jax.jit, inline=True)
+def inlined(x):
+    return SETTINGS.factor * x
+
+
+def times(settings, x):
+    return settings.factor * x
+
+
 @jax.custom_jvp
 def with_rule(x):
     return SETTINGS.factor * x
@@ -59,6 +69,8 @@ READERS = {
     "loop": lambda x: jax.lax.fori_loop(0, 1, lambda i, x: helper(x), x),
     "jit": lambda x: jitted(x),
     "jitted": jitted,
+    "inlined": lambda x: inlined(x),
+    "partial": lambda x: jax.checkpoint(functools.partial(times, SETTINGS))(x),
     "jit in checkpoint": lambda x: jax.checkpoint(jitted)(x),
     "custom rule": with_rule,
     "callable object": Callable(),
