@@ -22,8 +22,7 @@ def require(holds: Any, values: Any, error: Callable[[], Exception]) -> Any:
         values: a pytree of arrays.
         error: makes the exception.
     """
-    with jax.ensure_compile_time_eval():  # what is constant stays so inside jit
-        holds = jnp.all(jnp.asarray(holds))
+    holds = jnp.all(jnp.asarray(holds))
     if not isinstance(holds, jax.core.Tracer):
         if not bool(holds):
             raise error()

@@ -154,7 +154,7 @@ def check_target(target: object) -> None:
         return
     if isinstance(target, Guide | Posterior):
         remedy = "it has one already: pass guide.target"
-    elif hasattr(target, "get_posterior"):  # numpyro's AutoGuide
+    elif hasattr(target, "sample_posterior"):  # numpyro's AutoGuide
         remedy = "a numpyro autoguide does not fit here: give its model to fv.target(model, *args)"
     else:
         remedy = "wrap the model in fv.target(model, *args)"
@@ -169,7 +169,7 @@ def check_guide(guide: object) -> None:
         remedy = "make a guide for it, such as fv.mean_field(target)"
     elif isinstance(guide, Posterior):
         remedy = "the loss calls the guide itself: pass posterior.guide"
-    elif hasattr(guide, "get_posterior"):
+    elif hasattr(guide, "sample_posterior"):
         remedy = (
             "a numpyro autoguide does not fit here: write "
             "fv.mean_field(fv.target(model, *args)), or fv.full_rank"

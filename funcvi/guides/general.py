@@ -94,8 +94,10 @@ def _params_and_function(target: Target, family: object) -> Pair:
             "family must be a distribution, a dict with one for each site, (params, function), or "
             f"a flowjax distribution; got {type(family).__name__}."
         )
-    _check_learnable(family)
-    return unconstrain(_as_events(target, family))
+    q = _as_events(target, family)
+    _check_shapes(target, q)
+    _check_learnable(q)
+    return unconstrain(q)
 
 
 def _as_events(target: Target, q: Unconstrained) -> Unconstrained:

@@ -115,11 +115,13 @@ def _curvature_at_mode(
     first = first._replace(left=_nats_left(first))
     end = jax.lax.while_loop(lambda now: (now.left > _CLOSE) & (now.steps < num_steps), step, first)
     precision, axes, curved = _precisions(end.hessian)
+    last = axes @ (axes.T @ end.slope / precision)
+    mode = jnp.where(end.left <= _CLOSE, end.x - last, end.x)
     # Of A = V diag(1 / sqrt(precision)) the covariance is A A^T, so R^T of A^T = Q R is its
     # Cholesky factor up to signs: no square is taken, so none is lost to rounding.
     upper = jnp.linalg.qr((axes / jnp.sqrt(precision)).T, mode="r")
     factor = (upper * jnp.sign(jnp.diagonal(upper))[:, None]).T
-    return end.x, factor, jnp.sum(~curved), end.left
+    return mode, factor, jnp.sum(~curved), end.left
 
 
 def _precisions(hessian: Array) -> tuple[Array, Array, Array]:

@@ -45,9 +45,8 @@ def sample(d: Joint, key: Key, sample_shape: tuple[int, ...] = ()) -> Any:
     if hasattr(d, "sample_unconstrained"):  # a posterior
         return d.sample(key, sample_shape)
     if is_joint(d):
-        members = members_of(d)
         keys = keys_of(d, key)
-        each = {name: sample(m, keys[name], sample_shape) for name, m in members.items()}
+        each = {name: sample(x, keys[name], sample_shape) for name, x in members_of(d).items()}
         return joint_like(type(d), each)
     if not isinstance(d, dist.Distribution):
         raise TypeError(
