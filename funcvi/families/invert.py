@@ -228,10 +228,11 @@ def _check_follows(role: Tied, actual: object, expected: object, path: Path) -> 
 def _agree(actual: object, expected: object, tolerance: float = 1e-6) -> bool:
     if actual is expected:
         return True
-    (a, kind_a), (b, kind_b) = jax.tree.flatten(actual), jax.tree.flatten(expected)
-    return bool(kind_a == kind_b) and all(
-        _agree_leaf(x, y, tolerance) for x, y in zip(a, b, strict=True)
-    )
+    structures: list[object] = [jax.tree.structure(tree) for tree in (actual, expected)]
+    if structures[0] != structures[1]:
+        return False
+    a, b = jax.tree.leaves(actual), jax.tree.leaves(expected)
+    return all(_agree_leaf(x, y, tolerance) for x, y in zip(a, b, strict=True))
 
 
 def _agree_leaf(actual: object, expected: object, tolerance: float) -> bool:

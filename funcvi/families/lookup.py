@@ -69,14 +69,11 @@ def _of_transform(cls: type[nt.Transform]) -> Signature:
 # ---- the public names that are functions --------------------------------------------------------
 
 #: Functions that give an instance of one of several classes.
+_BY_PROBABILITY = ("Bernoulli", "Binomial", "Categorical", "Geometric", "Multinomial")
 _ONE_OF: dict[str, tuple[str, ...]] = {
-    "Bernoulli": ("BernoulliProbs", "BernoulliLogits"),
-    "Binomial": ("BinomialProbs", "BinomialLogits"),
-    "Categorical": ("CategoricalProbs", "CategoricalLogits"),
-    "Geometric": ("GeometricProbs", "GeometricLogits"),
+    **{name: (f"{name}Probs", f"{name}Logits") for name in _BY_PROBABILITY},
     "HurdleDistribution": ("HurdleProbs", "HurdleLogits"),
     "Mixture": ("MixtureSameFamily", "MixtureGeneral"),
-    "Multinomial": ("MultinomialProbs", "MultinomialLogits"),
     "NegativeBinomial": ("NegativeBinomialProbs", "NegativeBinomialLogits"),
     "RelaxedBernoulli": ("RelaxedBernoulliLogits",),
     "TruncatedDistribution": (
@@ -156,7 +153,8 @@ def signature_of(instance: Instance) -> Signature | None:
     """The parameterisation that this instance was made with; None for an opaque transform."""
     if isinstance(instance, nt.Transform) and type(instance) not in TRANSFORMS:
         return None
-    return next(s for s in signatures_of(type(instance)) if s.matches(instance))
+    constructor: Callable[..., Instance] = type(instance)
+    return next(s for s in signatures_of(constructor) if s.matches(instance))
 
 
 def default_bijection(argument: Argument) -> nt.Transform | Dependent:
