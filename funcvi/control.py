@@ -6,24 +6,28 @@ not applied get gradients of zero; :func:`funcvi.only_used` keeps an optimiser f
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 from funcvi.runtime_checks import require
 
 __all__ = ["apply_first", "choose", "repeat", "while_loop"]
 
+T = TypeVar("T")
+"""A pytree of arrays."""
+
 
 def while_loop(
-    condition: Callable[[Any], Any],
-    body: Callable[[Any], Any],
-    initial: Any,
+    condition: Callable[[T], ArrayLike],
+    body: Callable[[T], T],
+    initial: T,
     *,
     max_steps: int,
-) -> Any:
+) -> T:
     r"""Applies ``body`` as long as ``condition`` holds, at most ``max_steps`` times.
 
     As ``jax.lax.while_loop``, but with reverse-mode gradients: steps are recomputed in blocks of
@@ -53,15 +57,15 @@ def while_loop(
     initial = _arrays(initial)
     block = math.isqrt(max_steps - 1) + 1
 
-    def step(state: Any, index: Any) -> tuple[Any, None]:
+    def step(state: T, index: jax.Array) -> tuple[T, None]:
         go = (index < max_steps) & jnp.reshape(condition(state), ())
         return lax.cond(go, lambda s: _alike(body(s), s, "while_loop"), lambda s: s, state), None
 
     @jax.checkpoint
-    def steps(state: Any, first: Any) -> Any:
+    def steps(state: T, first: jax.Array) -> T:
         return lax.scan(step, state, first + jnp.arange(block))[0]
 
-    def blocks(state: Any, first: Any) -> tuple[Any, None]:
+    def blocks(state: T, first: jax.Array) -> tuple[T, None]:
         go = jnp.reshape(condition(state), ())
         return lax.cond(go, steps, lambda s, _: s, state, first), None
 
@@ -76,7 +80,7 @@ def while_loop(
     )
 
 
-def repeat(body: Callable[[Any], Any], times: Any, initial: Any, *, max_times: int) -> Any:
+def repeat(body: Callable[[T], T], times: ArrayLike, initial: T, *, max_times: int) -> T:
     """Applies ``body`` ``times`` times: one shared layer, at a depth that may be drawn inside jit.
 
     Args:
@@ -95,18 +99,18 @@ def repeat(body: Callable[[Any], Any], times: Any, initial: Any, *, max_times: i
         8.0
     """
     _at_least_one("repeat: max_times", max_times)
-    times, initial = _index("repeat: times", times, max_times), _arrays(initial)
+    last = _index("repeat: times", times, max_times)
 
-    def condition(state: tuple[Any, Any]) -> Any:
-        return state[0] < times
+    def condition(state: tuple[jax.Array, T]) -> jax.Array:
+        return state[0] < last
 
-    def once(state: tuple[Any, Any]) -> tuple[Any, Any]:
+    def once(state: tuple[jax.Array, T]) -> tuple[jax.Array, T]:
         return state[0] + 1, body(state[1])
 
-    return while_loop(condition, once, (jnp.zeros_like(times), initial), max_steps=max_times)[1]
+    return while_loop(condition, once, (jnp.zeros_like(last), initial), max_steps=max_times)[1]
 
 
-def apply_first(layers: Sequence[Callable[[Any], Any]], depth: Any, x: Any) -> Any:
+def apply_first(layers: Sequence[Callable[[T], T]], depth: ArrayLike, x: T) -> T:
     """Applies the first ``depth`` of distinct ``layers``, each with parameters of its own.
 
     Args:
@@ -135,7 +139,7 @@ def apply_first(layers: Sequence[Callable[[Any], Any]], depth: Any, x: Any) -> A
     return x
 
 
-def choose(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -> Any:
+def choose(index: ArrayLike, branches: Sequence[Callable[..., T]], *operands: object) -> T:
     """The result of one branch. As ``jax.lax.switch``, but an index outside of range is an error.
 
     Args:
@@ -162,17 +166,17 @@ def choose(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -
             f"choose: one compiled program returns one shape, but {listed}. End every branch in a "
             "layer of the same width, pad to the largest, or choose in Python outside of jit."
         )
-    return lax.switch(index, branches, *operands)
+    result: T = lax.switch(index, branches, *operands)
+    return result
 
 
-def _said(shapes: Any) -> str:
-    structure: Any
+def _said(shapes: object) -> str:
     leaves, structure = jax.tree.flatten(shapes)
     listed = ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in leaves)
-    return listed if structure == jax.tree.structure(0) else f"{structure} of {listed}"
+    return listed if jax.tree_util.treedef_is_leaf(structure) else f"{structure} of {listed}"
 
 
-def _alike(new: Any, old: Any, what: str) -> Any:
+def _alike(new: T, old: T, what: str) -> T:
     """``new``, if it is of the shapes and dtypes of ``old``."""
     new = _arrays(new)
     if _said(jax.eval_shape(lambda: new)) != _said(jax.eval_shape(lambda: old)):
@@ -184,8 +188,8 @@ def _alike(new: Any, old: Any, what: str) -> Any:
     return new
 
 
-def _index(what: str, value: Any, largest: int) -> Any:
-    value = jnp.asarray(value)
+def _index(what: str, index: ArrayLike, largest: int) -> jax.Array:
+    value = jnp.asarray(index)
     if not jnp.issubdtype(value.dtype, jnp.integer) or value.ndim:
         raise TypeError(f"{what}: expected an integer scalar, got {_said(value)}")
     return require(
@@ -200,6 +204,7 @@ def _at_least_one(what: str, value: int) -> None:
         raise ValueError(f"{what} must be an integer of at least 1, got {value!r}")
 
 
-def _arrays(tree: Any) -> Any:
+def _arrays(tree: T) -> T:
     """Strongly typed arrays, so that a state keeps its dtype."""
-    return jax.tree.map(lambda x: lax.convert_element_type(x, jnp.result_type(x)), tree)
+    arrays: T = jax.tree.map(lambda x: lax.convert_element_type(x, jnp.result_type(x)), tree)
+    return arrays

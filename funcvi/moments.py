@@ -2,60 +2,62 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
-import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
+from jax import Array
+from jax.typing import ArrayLike
 
+from funcvi._jax import is_concrete
 from funcvi.runtime_checks import require
 
 __all__ = ["from_moments"]
 
 
-def _normal(m: Any, v: Any) -> Any:
+def _normal(m: Array, v: Array) -> dist.Distribution:
     return dist.Normal(m, jnp.sqrt(v))
 
 
-def _laplace(m: Any, v: Any) -> Any:
+def _laplace(m: Array, v: Array) -> dist.Distribution:
     return dist.Laplace(m, jnp.sqrt(v / 2))
 
 
-def _logistic(m: Any, v: Any) -> Any:
+def _logistic(m: Array, v: Array) -> dist.Distribution:
     return dist.Logistic(m, jnp.sqrt(3 * v) / jnp.pi)
 
 
-def _gumbel(m: Any, v: Any) -> Any:
+def _gumbel(m: Array, v: Array) -> dist.Distribution:
     scale = jnp.sqrt(6 * v) / jnp.pi
     return dist.Gumbel(m - jnp.euler_gamma * scale, scale)
 
 
-def _log_normal(m: Any, v: Any) -> Any:
+def _log_normal(m: Array, v: Array) -> dist.Distribution:
     variance = jnp.log1p(v / m**2)
     return dist.LogNormal(jnp.log(m) - variance / 2, jnp.sqrt(variance))
 
 
-def _gamma(m: Any, v: Any) -> Any:
+def _gamma(m: Array, v: Array) -> dist.Distribution:
     return dist.Gamma(m**2 / v, m / v)
 
 
-def _inverse_gamma(m: Any, v: Any) -> Any:
+def _inverse_gamma(m: Array, v: Array) -> dist.Distribution:
     concentration = m**2 / v + 2
     return dist.InverseGamma(concentration, m * (concentration - 1))
 
 
-def _beta(m: Any, v: Any) -> Any:
+def _beta(m: Array, v: Array) -> dist.Distribution:
     total = m * (1 - m) / v - 1
     return dist.Beta(m * total, (1 - m) * total)
 
 
 @dataclass(frozen=True)
 class _Solved:
-    build: Callable[[Any, Any], Any]
-    mean: str = "real"  # where the mean must lie: "real", "positive" or "unit interval"
+    build: Callable[[Array, Array], dist.Distribution]
+    mean: Literal["real", "positive", "unit interval"] = "real"  # where the mean must lie
 
 
-_SOLVED: dict[type, _Solved] = {
+_SOLVED: dict[type[dist.Distribution], _Solved] = {
     dist.Normal: _Solved(_normal),
     dist.Laplace: _Solved(_laplace),
     dist.Logistic: _Solved(_logistic),
@@ -67,8 +69,10 @@ _SOLVED: dict[type, _Solved] = {
 }
 
 
-def from_moments(kind: type[dist.Distribution], mean: Any, variance: Any) -> dist.Distribution:
-    r"""The distribution of ``kind`` with the given mean and variance, entry by entry.
+def from_moments(
+    kind: type[dist.Distribution], mean: ArrayLike, variance: ArrayLike
+) -> dist.Distribution:
+    r"""The distribution of ``kind`` with this mean and variance, entry by entry.
 
     For activations that a network samples: two layers give ``mean`` and ``variance``, and Normal
     becomes Gamma by changing ``kind`` alone. Draws by :func:`funcvi.sample` carry gradients to
@@ -121,8 +125,8 @@ def from_moments(kind: type[dist.Distribution], mean: Any, variance: Any) -> dis
     return solved.build(mean, variance)
 
 
-def _checked(holds: Any, value: Any, what: str, bijection: str) -> Any:
-    concrete = not isinstance(holds, jax.core.Tracer)
+def _checked(holds: Array, value: Array, what: str, bijection: str) -> Array:
+    concrete = is_concrete(holds)
     broken = int(jnp.sum(~holds)) if concrete else 0
     count = f"{broken} of {holds.size} entries are not" if concrete else "some entries are not"
     return require(

@@ -1,16 +1,22 @@
 """Errors about values that only a running program knows, raised under jit too."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
+
+from funcvi._jax import is_concrete
 
 __all__ = ["concrete", "require"]
 
 
-def require(holds: Any, values: Any, error: Callable[[], Exception]) -> Any:
+T = TypeVar("T")
+
+
+def require(holds: ArrayLike, values: T, error: Callable[[], Exception]) -> T:
     """``values`` if ``holds``; else ``error()`` is raised when the value is known.
 
     Outside of jit it is raised at once. Inside, the compiled program calls back to the host, in
@@ -22,30 +28,35 @@ def require(holds: Any, values: Any, error: Callable[[], Exception]) -> Any:
         values: a pytree of arrays.
         error: makes the exception.
     """
-    holds = jnp.all(jnp.asarray(holds))
-    if not isinstance(holds, jax.core.Tracer):
-        if not bool(holds):
+    all_hold = jnp.all(jnp.asarray(holds))
+    if is_concrete(all_hold):
+        if not bool(all_hold):
             raise error()
         return values
-    fine = _fine(error, jax.lax.stop_gradient(holds))
+    fine = _fine(error, jax.lax.stop_gradient(all_hold))
     # Neither a value nor its gradient can be had without the check: XLA cannot know that both
     # sides are the same.
-    return jax.tree.map(lambda x: jnp.where(fine, x, jnp.zeros_like(x)), values)
+    checked: T = jax.tree.map(lambda x: jnp.where(fine, x, jnp.zeros_like(x)), values)
+    return checked
 
 
-def _fine(error: Callable[[], Exception], holds: Any) -> Any:
+def _fine(error: Callable[[], Exception], holds: jax.Array) -> jax.Array:
     """``holds``, by way of the host where it does not."""
 
-    def raise_on_host(holds: Any) -> Any:
+    def raise_on_host(holds: np.ndarray) -> np.ndarray:
         if not np.all(holds):
             raise error()
         return np.asarray(holds)  # under vmap both branches run
 
-    def fail(holds: Any) -> Any:
+    def fail(holds: jax.Array) -> jax.Array:
         shape = jax.ShapeDtypeStruct((), jnp.bool_)
-        return jax.pure_callback(raise_on_host, shape, holds, vmap_method="expand_dims")
+        result: jax.Array = jax.pure_callback(
+            raise_on_host, shape, holds, vmap_method="expand_dims"
+        )
+        return result
 
-    return jax.lax.cond(holds, jnp.ones_like, fail, holds)
+    checked: jax.Array = jax.lax.cond(holds, jnp.ones_like, fail, holds)
+    return checked
 
 
 def concrete(value: object) -> np.ndarray | None:

@@ -7,7 +7,8 @@ lower variance. :mod:`funcvi.networks.layers` says which weights these are.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from functools import partial
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from jax import lax
 from jax.extend import core
 from jax.extend.core import primitives
 
-from funcvi._types import Key
+from funcvi._types import Key, Params
 from funcvi.networks.layers import CALLS, LINEAR, PRODUCTS, SLICING, Layer, called, survey
 from funcvi.networks.names import dotted, matching
 from funcvi.sampling.noise import normal
@@ -23,6 +24,8 @@ from funcvi.sampling.noise import normal
 __all__ = ["Estimator", "Gaussian", "apply_random", "layers_of"]
 
 Estimator: TypeAlias = Literal["plain", "local", "flipout"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,13 @@ jax.tree_util.register_dataclass(Gaussian, ["loc", "scale"], [])
 
 
 def apply_random(
-    function: Callable[..., Any],
-    weights: Any,
-    inputs: tuple[Any, ...],
+    function: Callable[..., T],
+    weights: Params,
+    inputs: tuple[object, ...],
     key: Key,
     estimator: Estimator,
     plain: Sequence[str] = (),
-) -> Any:
+) -> T:
     r"""``function(weights, *inputs)`` for a draw of ``weights``.
 
     With "plain", every weight is drawn once. With "local", a weight that meets the inputs in one
@@ -68,11 +71,11 @@ def apply_random(
     """
     leaves, names, structure = _leaves(weights)
     random = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Gaussian)]
-    keys = dict(zip(random, jax.random.split(key, max(len(random), 1)), strict=False))
+    keys = iter(jax.random.split(key, max(len(random), 1)))
     listed = matching(plain, [names[i] for i in random], "plain")
     if estimator == "plain":
-        drawn = [_draw(x, keys[i]) if i in keys else x for i, x in enumerate(leaves)]
-        return function(jax.tree.unflatten(structure, drawn), *inputs)
+        draws = [_draw(x, next(keys)) if isinstance(x, Gaussian) else x for x in leaves]
+        return function(jax.tree.unflatten(structure, draws), *inputs)
     traced, result = _trace(function, leaves, structure, inputs)
     layers = _survey(traced, leaves, random, inputs)
     refused = [i for i in random if layers[i].kind == "refused" and names[i] not in listed]
@@ -82,20 +85,21 @@ def apply_random(
             f"estimator={estimator!r} cannot move the noise of some weights: {said}. List them in "
             f"plain={[names[i] for i in refused[:8]]}, to draw each once for the whole batch."
         )
-    arguments: list[Any] = []
+    arguments: list[_Value] = []
     for i, leaf in enumerate(leaves):
-        if i not in keys:
+        if not isinstance(leaf, Gaussian):
             arguments.append(leaf)
         elif layers[i].kind == "local" and names[i] not in listed:
-            arguments.append(_Weight(leaf.loc, leaf.scale, keys[i], estimator))
+            arguments.append(_Weight(leaf.loc, leaf.scale, next(keys), estimator))
         else:
-            arguments.append(_draw(leaf, keys[i]))
+            arguments.append(_draw(leaf, next(keys)))
     outputs = _evaluate(traced, [*arguments, *jax.tree.leaves(inputs)])
-    return jax.tree.unflatten(result, outputs)
+    output: T = jax.tree.unflatten(result, outputs)
+    return output
 
 
 def layers_of(
-    function: Callable[..., Any], weights: Any, inputs: tuple[Any, ...]
+    function: Callable[..., object], weights: Params, inputs: tuple[object, ...]
 ) -> dict[str, Layer]:
     """How each weight enters, by dotted name; of Gaussian leaves alone, where there are any."""
     leaves, names, structure = _leaves(weights)
@@ -117,11 +121,12 @@ class _Weight:
 
 jax.tree_util.register_dataclass(_Weight, ["loc", "scale", "key"], ["estimator"])
 
-_Values: TypeAlias = list[Any]
-"""Of a jaxpr's variables: arrays, and some of them a ``_Weight``."""
+_Value: TypeAlias = jax.Array | _Weight
+_Values: TypeAlias = list[_Value]
+_Leaf: TypeAlias = jax.Array | Gaussian
 
 
-def _leaves(weights: Any) -> tuple[list[Any], list[str], jax.tree_util.PyTreeDef]:
+def _leaves(weights: Params) -> tuple[list[_Leaf], list[str], jax.tree_util.PyTreeDef]:
     paths, structure = jax.tree_util.tree_flatten_with_path(
         weights, is_leaf=lambda x: isinstance(x, Gaussian)
     )
@@ -138,15 +143,15 @@ def _noise(scale: jax.Array, key: Key) -> jax.Array:
 
 
 def _trace(
-    function: Callable[..., Any],
-    leaves: list[Any],
+    function: Callable[..., object],
+    leaves: list[_Leaf],
     structure: jax.tree_util.PyTreeDef,
-    inputs: tuple[Any, ...],
+    inputs: tuple[object, ...],
 ) -> tuple[core.ClosedJaxpr, jax.tree_util.PyTreeDef]:
     """The function's jaxpr, in which each weight is one input, and the structure of its result."""
     means = [x.loc if isinstance(x, Gaussian) else x for x in leaves]
 
-    def flat(means: list[Any], *inputs: Any) -> Any:
+    def flat(means: list[jax.Array], *inputs: object) -> object:
         return function(jax.tree.unflatten(structure, means), *inputs)
 
     traced, shapes = jax.make_jaxpr(flat, return_shape=True)(means, *inputs)
@@ -154,7 +159,7 @@ def _trace(
 
 
 def _survey(
-    traced: core.ClosedJaxpr, leaves: list[Any], chosen: list[int], inputs: tuple[Any, ...]
+    traced: core.ClosedJaxpr, leaves: list[_Leaf], chosen: list[int], inputs: tuple[object, ...]
 ) -> Mapping[int, Layer]:
     weights: list[bool | None] = [True if i in chosen else None for i in range(len(leaves))]
     return survey(traced.jaxpr, weights + [False] * len(jax.tree.leaves(inputs)))
@@ -162,22 +167,25 @@ def _survey(
 
 def _evaluate(closed: core.ClosedJaxpr, arguments: _Values) -> _Values:
     """The jaxpr's outputs; ``_Weight``s travel until a product takes them."""
-    jaxpr, values = closed.jaxpr, dict[core.Var, Any]()
+    jaxpr, values = closed.jaxpr, dict[core.Var, _Value]()
 
-    def read(v: core.Var | core.Literal) -> Any:
+    def read(v: core.Var | core.Literal) -> _Value:
         return v.val if isinstance(v, core.Literal) else values[v]
 
     values.update(zip(jaxpr.constvars, closed.consts, strict=True))
     values.update(zip(jaxpr.invars, arguments, strict=True))
     for position, equation in enumerate(jaxpr.eqns):
         operands = [read(v) for v in equation.invars]
-        random = any(isinstance(x, _Weight) for x in operands)
-        out = _apply(equation, operands, position) if random else _bind(equation, operands)
+        out: Sequence[_Value]
+        if any(isinstance(x, _Weight) for x in operands):
+            out = _apply(equation, operands, position)
+        else:
+            out = _bind(equation, operands)
         values.update(zip(equation.outvars, out, strict=True))
     return [read(v) for v in jaxpr.outvars]
 
 
-def _bind(equation: core.JaxprEqn, operands: _Values) -> _Values:
+def _bind(equation: core.JaxprEqn, operands: Sequence[_Value]) -> list[jax.Array]:
     params = equation.primitive.get_bind_params(equation.params)
     out = equation.primitive.bind(*operands, **params)
     return list(out) if equation.primitive.multiple_results else [out]
@@ -189,21 +197,20 @@ def _apply(equation: core.JaxprEqn, operands: _Values, position: int) -> _Values
     if primitive in PRODUCTS:
         return [_product(equation, operands)]
     if primitive in CALLS:
-        inner = called(equation)
-        run = lambda *operands: _evaluate(inner, list(operands))  # noqa: E731
+        run: Callable[[_Values], _Values] = partial(_evaluate, called(equation))
         if primitive is primitives.remat_p:
             run = jax.checkpoint(run, prevent_cse=params["prevent_cse"], policy=params["policy"])
-        return run(*operands)
+        return run(operands)
     if primitive is lax.cond_p:
-        branches = [lambda *rest, b=b: _evaluate(b, list(rest)) for b in params["branches"]]
-        return lax.switch(operands[0], branches, *operands[1:])
+        branches = [partial(_evaluate, branch) for branch in params["branches"]]
+        outputs: _Values = lax.switch(operands[0], branches, operands[1:])
+        return outputs
     if primitive is lax.scan_p:
         return _scan(params, operands)
-    place = next(i for i, x in enumerate(operands) if isinstance(x, _Weight))
-    weight, others = operands[place], (operands[:place], operands[place + 1 :])
+    place, weight = _find(operands)
 
-    def moved(x: jax.Array) -> _Values:
-        return _bind(equation, [*others[0], x, *others[1]])
+    def moved(x: jax.Array) -> list[jax.Array]:
+        return _bind(equation, [*operands[:place], x, *operands[place + 1 :]])
 
     locs = moved(weight.loc)
     if primitive in LINEAR:
@@ -218,6 +225,12 @@ def _apply(equation: core.JaxprEqn, operands: _Values, position: int) -> _Values
         _Weight(loc, scale, key, weight.estimator)
         for loc, scale, key in zip(locs, moved(weight.scale), keys, strict=True)
     ]
+
+
+def _find(operands: _Values) -> tuple[int, _Weight]:
+    """The one weight of these, and its place."""
+    ((place, weight),) = ((i, x) for i, x in enumerate(operands) if isinstance(x, _Weight))
+    return place, weight
 
 
 def _scan(params: Mapping[str, Any], operands: _Values) -> _Values:
@@ -240,12 +253,12 @@ def _scan(params: Mapping[str, Any], operands: _Values) -> _Values:
 
 def _product(equation: core.JaxprEqn, operands: _Values) -> jax.Array:
     """The layer's output: the product is linear in the weight, so it does moments too."""
-    place = next(i for i, x in enumerate(operands) if isinstance(x, _Weight))
-    weight, x = operands[place], operands[1 - place]
+    place, weight = _find(operands)
+    x = operands[1 - place]
+    assert not isinstance(x, _Weight)  # a weight meets the inputs, or is not local
 
     def product(x: jax.Array, w: jax.Array) -> jax.Array:
-        result: jax.Array = _bind(equation, [w, x] if place == 0 else [x, w])[0]
-        return result
+        return _bind(equation, [w, x] if place == 0 else [x, w])[0]
 
     center = product(x, weight.loc)
     if weight.estimator == "local":
@@ -255,11 +268,10 @@ def _product(equation: core.JaxprEqn, operands: _Values) -> jax.Array:
         return center + _noise(spread, weight.key)
     noise, before, after = jax.random.split(weight.key, 3)
     deviation = _noise(weight.scale, noise)
-    signs_in, signs_out = _sign_shapes(equation, x, center)
-    flipped = x * jax.random.rademacher(before, signs_in, x.dtype)
-    return center + product(flipped, deviation) * jax.random.rademacher(
-        after, signs_out, center.dtype
-    )
+    shapes = _sign_shapes(equation, x, center)
+    flipped = x * jax.random.rademacher(before, shapes[0], x.dtype)
+    signs = jax.random.rademacher(after, shapes[1], center.dtype)
+    return center + product(flipped, deviation) * signs
 
 
 _Shape: TypeAlias = tuple[int, ...]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,13 @@ from funcvi.loops import slow_in_loops
 from funcvi.networks.layers import Layer
 from funcvi.networks.local import Estimator, Gaussian, apply_random, layers_of
 from funcvi.networks.names import unflatten
-from funcvi.objectives import kl
+from funcvi.objectives.kl import kl
 
 __all__ = ["BayesianNetwork", "layers_found"]
+
+#: A pytree of arrays, as the user's function takes or returns it.
+Inputs: TypeAlias = Any
+Output: TypeAlias = Any
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class BayesianNetwork:
     state: Params
     guide: Guide = field(repr=False)
     _independent: bool = field(repr=False)  # whether its weights are independent normals
-    _function: Callable[..., Any] = field(repr=False)
+    _function: Callable[..., Output] = field(repr=False)
     _dtypes: Mapping[str, jnp.dtype] = field(repr=False)
     _structure: jax.tree_util.PyTreeDef = field(repr=False)
 
@@ -72,13 +76,13 @@ class BayesianNetwork:
     def __call__(
         self,
         params: Params,
-        *inputs: Any,
+        *inputs: object,
         key: Key,
         estimator: Estimator = "plain",
         plain: Sequence[str] = (),
         state: Params = None,
-        **kwargs: Any,
-    ) -> Any:
+        **kwargs: object,
+    ) -> Output:
         """The function's output for one draw of its weights; with a state, (output, new state).
 
         Args:
@@ -98,28 +102,28 @@ class BayesianNetwork:
         self._check_state(state)
         own, noise = jax.random.split(key)
         weights = self._random(params, own, estimator)
-        function, arrays = self._of_arrays(inputs, kwargs)
+        function, arrays = _of_arrays(self._function, inputs, kwargs)
         return apply_random(function, weights, (arrays, state), noise, estimator, plain)
 
     def predict(
         self,
         params: Params,
-        *inputs: Any,
+        *inputs: object,
         key: Key,
         num_samples: int,
         state: Params = None,
-        **kwargs: Any,
-    ) -> Any:
+        **kwargs: object,
+    ) -> Output:
         """Outputs for ``num_samples`` draws, each of one network: axes (draw, *output).
 
         One network after the other. One that convolves runs faster outside of jit on CPU. A state
         is read, as in ``fit.state``; what a draw makes of it is dropped.
         """
         keys = jax.random.split(key, num_samples)
-        function, arrays = self._of_arrays(inputs, kwargs)
+        function, arrays = _of_arrays(self._function, inputs, kwargs)
         self._check_state(state)
 
-        def one(key: Key, params: Params, arrays: Any, state: Params) -> Any:
+        def one(key: Key, params: Params, arrays: list[jax.Array], state: Params) -> Output:
             own, noise = jax.random.split(key)
             weights = self._random(params, own, "plain")
             output = apply_random(function, weights, (arrays, state), noise, "plain")
@@ -171,13 +175,13 @@ class BayesianNetwork:
 
     def negative_elbo(
         self,
-        log_likelihood: Callable[[Any, Any], jax.Array],
+        log_likelihood: Callable[[Output, Inputs], jax.Array],
         *,
         data_size: int,
         num_samples: int = 1,
         estimator: Estimator | None = None,
         plain: Sequence[str] = (),
-    ) -> Callable[..., Any]:
+    ) -> Callable[..., Output]:
         r"""The loss ``loss(params, key, inputs, targets)`` of a minibatch, unbiased for all data.
 
         .. math:: KL(q(w) \| p(w)) - \frac{N}{B} \sum_{i=1}^B E_q \log p(y_i | x_i, w)
@@ -206,7 +210,7 @@ class BayesianNetwork:
         chosen = estimator or ("local" if self._independent else "plain")
 
         def one(
-            key: Key, params: Params, inputs: Any, targets: Any, state: Params
+            key: Key, params: Params, inputs: Inputs, targets: Inputs, state: Params
         ) -> tuple[jax.Array, Params]:
             args = inputs if isinstance(inputs, tuple) else (inputs,)
             output = self(params, *args, key=key, estimator=chosen, plain=plain, state=state)
@@ -224,7 +228,9 @@ class BayesianNetwork:
                 )
             return data_size / batch * jnp.sum(rows), state
 
-        def loss(params: Params, key: Key, inputs: Any, targets: Any, state: Params = None) -> Any:
+        def loss(
+            params: Params, key: Key, inputs: Inputs, targets: Inputs, state: Params = None
+        ) -> Output:
             draws, own = jax.random.split(key)
             keys = jax.random.split(draws, num_samples)
             if num_samples == 1:  # without vmap, which would turn convolutions into slower ones
@@ -289,7 +295,7 @@ class BayesianNetwork:
     def _random(self, params: Params, key: Key, estimator: Estimator) -> Params:
         """All weights; those that are still to be drawn as :class:`Gaussian`."""
         posterior = self.posterior(params)
-        random: dict[str, Any]
+        random: Mapping[str, jax.Array | Gaussian]
         if self._independent:
             random = {
                 name: Gaussian(
@@ -307,28 +313,12 @@ class BayesianNetwork:
             )
         return self._weights({**params["point"], **random})
 
-    def _weights(self, named: Mapping[str, Any]) -> Params:
+    def _weights(self, named: Mapping[str, jax.Array | Gaussian]) -> Params:
         cast = {
             name: x if isinstance(x, Gaussian) else x.astype(self._dtypes[name])
             for name, x in named.items()
         }
         return unflatten(self._structure, tuple(self._dtypes), cast)
-
-    def _of_arrays(
-        self, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> tuple[Callable[..., Any], list[jax.Array]]:
-        """The function of (weights, arrays, state), and the arrays among its arguments."""
-        leaves, structure = jax.tree.flatten((inputs, dict(kwargs)))
-        is_array = [isinstance(x, jax.Array | np.ndarray) for x in leaves]
-
-        def function(weights: Params, arrays: list[jax.Array], state: Params) -> Any:
-            rest = iter(arrays)
-            merged = [next(rest) if a else x for a, x in zip(is_array, leaves, strict=True)]
-            args, named = jax.tree.unflatten(structure, merged)
-            with_state = {} if self.state is None else {"state": state}
-            return self._function(weights, *args, **named, **with_state)
-
-        return function, [x for a, x in zip(is_array, leaves, strict=True) if a]
 
     def _check_state(self, state: Params) -> None:
         if self.state is None and state is not None:
@@ -344,7 +334,10 @@ class BayesianNetwork:
 
 
 def layers_found(
-    network: BayesianNetwork | Callable[..., Any], params: Params, *inputs: Any, **kwargs: Any
+    network: BayesianNetwork | Callable[..., object],
+    params: Params,
+    *inputs: object,
+    **kwargs: object,
 ) -> dict[str, Layer]:
     """How each weight enters a function, and so what "local" and "flipout" do with it.
 
@@ -374,11 +367,28 @@ def layers_found(
         shared: refused, is used more than once
     """
     if not isinstance(network, BayesianNetwork):
-        function = lambda w, args, kwargs: network(w, *args, **kwargs)  # noqa: E731
-        return layers_of(function, params, (inputs, kwargs))
-    function, arrays = network._of_arrays(inputs, kwargs)
+        function, arrays = _of_arrays(network, inputs, kwargs)
+        return layers_of(function, params, (arrays, None))
+    function, arrays = _of_arrays(network._function, inputs, kwargs)
     weights = network._random(params, jax.random.key(0), "local")
     return layers_of(function, weights, (arrays, network.state))
+
+
+def _of_arrays(
+    function: Callable[..., Output], inputs: tuple[object, ...], kwargs: Mapping[str, object]
+) -> tuple[Callable[[Params, list[jax.Array], Params], Output], list[jax.Array]]:
+    """The function of (weights, arrays, state), and the arrays among its arguments."""
+    leaves, structure = jax.tree.flatten((inputs, dict(kwargs)))
+    is_array = [isinstance(x, jax.Array | np.ndarray) for x in leaves]
+
+    def of_arrays(weights: Params, arrays: list[jax.Array], state: Params) -> Output:
+        rest = iter(arrays)
+        merged = [next(rest) if a else x for a, x in zip(is_array, leaves, strict=True)]
+        args, named = jax.tree.unflatten(structure, merged)
+        with_state = {} if state is None else {"state": state}
+        return function(weights, *args, **named, **with_state)
+
+    return of_arrays, [x for a, x in zip(is_array, leaves, strict=True) if a]
 
 
 def _mean(draws: jax.Array) -> jax.Array:
