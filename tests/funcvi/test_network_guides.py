@@ -214,14 +214,10 @@ def test_flax_batch_normalisation() -> None:
     }
     loss = net.negative_elbo(log_likelihood, data_size=ROWS)
 
-    @jax.jit
-    def step(params: Any, state: Any, key: Any) -> Any:
-        (_, state), slopes = jax.value_and_grad(loss, has_aux=True)(params, key, X, Y, state=state)
-        return jax.tree.map(lambda p, s: p - 1e-4 * s, params, slopes), state
-
-    params, state = net.params, net.state
-    for key in jax.random.split(KEY, 60):
-        params, state = step(params, state, key)
+    fit = fv.fit(
+        loss, net.params, optax.sgd(1e-5), key=KEY, num_steps=60, args=(X, Y), state=net.state
+    )
+    params, state = fit.params, fit.state
     mean = state["batch_stats"]["BatchNorm_0"]["mean"]
     dense = net.mean(params)["Dense_0"]
     expected = X.mean(0) @ dense["kernel"] + dense["bias"]
