@@ -1,14 +1,18 @@
 """Every private name of numpyro that funcvi uses, in one place."""
 
+import copy
 from collections.abc import Iterable
+from typing import TypeVar
 
 import numpyro.distributions as dist
 from jax import Array
 from numpyro.distributions import transforms as nt
+from numpyro.distributions.discrete import ZeroInflatedLogits, ZeroInflatedProbs
 from numpyro.distributions.mixtures import _MixtureBase as Mixture
 
 __all__ = [
     "BATCHED_AFFINE",
+    "GATED",
     "INITIAL_VALUE",
     "MASK",
     "SUPPORT",
@@ -16,7 +20,11 @@ __all__ = [
     "Mixture",
     "first_stored",
     "mask_of",
+    "named",
+    "unvalidated",
 ]
+
+D = TypeVar("D", bound=dist.Distribution)
 
 #: Attributes that keep a constructor's argument under another name.
 MASK, SUPPORT, INITIAL_VALUE = "_mask", "_support", "_initial_value"
@@ -26,6 +34,19 @@ InverseTransform = nt._InverseTransform
 
 #: Whether LowerCholeskyAffine takes a batch of factors, as numpyro 0.22 does and 0.21 does not.
 BATCHED_AFFINE = hasattr(dist, "LeftTruncatedGamma")
+
+
+def named(*names: str) -> tuple[type[dist.Distribution], ...]:
+    """The classes of these names that this version of numpyro has (0.21 lacks eleven)."""
+    return tuple(getattr(dist, name) for name in names if hasattr(dist, name))
+
+
+#: Zero with the probability of a gate, else (or also) a draw of ``base_dist``.
+GATED: tuple[type[dist.Distribution], ...] = (
+    ZeroInflatedProbs,
+    ZeroInflatedLogits,
+    *named("HurdleProbs", "HurdleLogits"),
+)
 
 
 def first_stored(instance: object, names: Iterable[str]) -> str | None:
@@ -42,3 +63,16 @@ def first_stored(instance: object, names: Iterable[str]) -> str | None:
 def mask_of(d: dist.MaskedDistribution) -> Array | bool:
     """Where the log density counts: an array of the batch shape, or one flag."""
     return d._mask
+
+
+def unvalidated(d: D) -> D:
+    """The same distribution with the checks of values off, all the way down."""
+    copied = copy.copy(d)
+    for name, value in vars(d).items():
+        if isinstance(value, dist.Distribution):
+            copied.__dict__[name] = unvalidated(value)
+        elif isinstance(value, list):
+            inner = [unvalidated(v) if isinstance(v, dist.Distribution) else v for v in value]
+            copied.__dict__[name] = inner
+    copied._validate_args = False
+    return copied

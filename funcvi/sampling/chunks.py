@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import jax
-from jax import Array
 
 from funcvi._types import Joint, Key
 from funcvi.sampling.draw import sample
@@ -14,16 +13,16 @@ __all__ = ["sample_in_chunks"]
 
 
 def sample_in_chunks(
-    d: Joint, key: Key, num_draws: int, *, chunk_size: int = 1_000_000
+    d: Joint, key: Key, num_samples: int, *, chunk_size: int = 1_000_000
 ) -> Iterator[Any]:
-    """Yields ``num_draws`` independent draws in chunks, each compiled the same way.
+    """Yields ``num_samples`` independent draws in chunks, each compiled the same way.
 
     Memory holds one chunk at a time, unless the caller keeps them.
 
     Args:
         d: a distribution, a joint, or a posterior, as in ``fv.sample``.
         key: a key; chunk i is drawn with ``jax.random.fold_in(key, i)``.
-        num_draws: how many in all.
+        num_samples: how many in all.
         chunk_size: how many at a time; the last chunk may be shorter.
 
     Yields:
@@ -38,23 +37,20 @@ def sample_in_chunks(
         >>> [x.shape for x in sample_in_chunks(d, key, 2500, chunk_size=1000)]
         [(1000,), (1000,), (500,)]
     """
-    if num_draws < 1 or chunk_size < 1:
+    if num_samples < 1 or chunk_size < 1:
         raise ValueError(
-            f"num_draws and chunk_size must be positive, got {num_draws} and {chunk_size}."
+            f"num_samples and chunk_size must be positive, got {num_samples} and {chunk_size}."
         )
-    return _chunks(d, key, num_draws, min(chunk_size, num_draws))
+    return _chunks(d, key, num_samples, min(chunk_size, num_samples))
 
 
-def _chunks(d: Joint, key: Key, num_draws: int, size: int) -> Iterator[Any]:
-    # A posterior is no pytree: its own function is compiled.
-    draw = jax.jit(lambda key: sample(d, key, (size,))) if hasattr(d, "draw") else None
-    for i, start in enumerate(range(0, num_draws, size)):
-        chunk_key = jax.random.fold_in(key, i)
-        drawn = draw(chunk_key) if draw else _drawn(d, chunk_key, size)
-        kept = min(size, num_draws - start)
-        yield drawn if kept == size else jax.tree.map(lambda x, n=kept: x[:n], drawn)
+def _chunks(d: Joint, key: Key, num_samples: int, size: int) -> Iterator[Any]:
+    for i, start in enumerate(range(0, num_samples, size)):
+        chunk = _chunk(d, jax.random.fold_in(key, i), size)
+        kept = min(size, num_samples - start)
+        yield chunk if kept == size else jax.tree.map(lambda x, n=kept: x[:n], chunk)
 
 
 @partial(jax.jit, static_argnums=2)
-def _drawn(d: Joint, key: Key, size: int) -> Array:
+def _chunk(d: Joint, key: Key, size: int) -> Any:
     return sample(d, key, (size,))

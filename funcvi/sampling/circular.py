@@ -12,10 +12,12 @@ quadrature. Given it, the second angle is von Mises. A sine-skewed angle (Ameije
 derivative is a quadrature too.
 """
 
+import functools
 import math
+import operator
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,22 +29,22 @@ from jax.scipy.special import i0e, i1e
 from funcvi._types import Key
 from funcvi.sampling import noise
 from funcvi.sampling.dtypes import noise_dtype
+from funcvi.sampling.implicit import implicit
+from funcvi.sampling.record import Draw, Record, Shape, unwrapped
 from funcvi.sampling.von_mises import centred_von_mises, wrapped
+from funcvi.sampling.wrappers import base_of
 
-__all__ = ["COMPOSITES", "SAMPLERS", "angles_of", "carried"]
-
-Shape = tuple[int, ...]
+__all__ = ["RECORDS", "angles_of", "implicit_angle"]
 
 #: A round accepts at least 0.59 of all draws, so less than one in 1e9 is left at the mode.
 _ROUNDS = 24
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(48)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def carried(
+def implicit_angle(
     log_density: Callable[..., Array], start: float, x: Array, reach: Array, *params: Array
 ) -> Array:
-    """``x``, with the implicit derivative of a draw in (start, pi) from a density.
+    """``x``, with the implicit derivative of a draw in (start, pi), from its density alone.
 
     With A and B the integrals of the density below and above x, dA and dB their derivatives at a
     fixed x, and the density scaled to one at x: ``dx = (A dB - B dA) / (A + B)``.
@@ -58,17 +60,22 @@ def carried(
         >>> import jax, jax.numpy as jnp
         >>> from funcvi.sampling.von_mises import von_mises_pull
         >>> k, x = jnp.float32(2.0), jnp.float32(1.0)
-        >>> moved = lambda k: carried(lambda t, k: k * jnp.cos(t), -jnp.pi, x, 2 * jnp.pi, k)
-        >>> dx = jax.grad(moved)(k)
+        >>> cosine = lambda t, k: k * jnp.cos(t)
+        >>> dx = jax.grad(lambda k: implicit_angle(cosine, -jnp.pi, x, 2 * jnp.pi, k))(k)
         >>> round(float(dx / (-jnp.sin(x) * von_mises_pull(k, x))), 3)
         1.0
     """
-    return x
+    return implicit(partial(_velocity, log_density, start), params, x, reach)
 
 
-@carried.defjvp
-def _carried_rule(log_density: Any, start: float, primals: Any, tangents: Any) -> Any:
-    x, reach, *params = primals
+def _velocity(
+    log_density: Callable[..., Array],
+    start: float,
+    x: Array,
+    params: tuple[Array, ...],
+    dparams: tuple[Array, ...],
+    reach: Array,
+) -> Array:
     x = jax.lax.stop_gradient(x)
     wide = [p[..., None] for p in params]
     here = log_density(x, *params)[..., None]
@@ -89,7 +96,7 @@ def _carried_rule(log_density: Any, start: float, primals: Any, tangents: Any) -
 
                 return jax.jvp(along, (like[i],), (jnp.ones_like(like[i]),))[1]
 
-            difference = at(t, wide) - at(x, params)[..., None]
+            difference = at(t, wide) - at(x, list(params))[..., None]
             return (weights * difference).sum(-1)
 
         return weights.sum(-1), [slope(i) for i in range(len(params))]
@@ -99,8 +106,8 @@ def _carried_rule(log_density: Any, start: float, primals: Any, tangents: Any) -
     slopes = [
         (below * db - above * da) / (below + above) for da, db in zip(d_below, d_above, strict=True)
     ]
-    return primals[0], sum(
-        (slope * dp for slope, dp in zip(slopes, tangents[2:], strict=True)), tangents[0]
+    return functools.reduce(
+        operator.add, (slope * dp for slope, dp in zip(slopes, dparams, strict=True))
     )
 
 
@@ -144,7 +151,7 @@ def _envelope(one: Array, two: Array, correlation: Array) -> _Envelope:
     centre, height = jnp.where(merged, 0, mode), top + jnp.where(merged, 0.5, 0)
     s = jnp.asarray(np.linspace(0, 1, 97)[1:] ** 2, one.dtype)
 
-    def concentration(end: Any) -> Array:
+    def concentration(end: float | Array) -> Array:
         t = centre[..., None] + (end - centre)[..., None] * s
         below = height[..., None] - _first_log_density(
             t, one[..., None], two[..., None], correlation[..., None]
@@ -189,7 +196,7 @@ def _reach(x: Array, one: Array, two: Array, correlation: Array) -> Array:
     return jnp.abs(x - envelope.centre) + 10 * jax.lax.rsqrt(jnp.maximum(least, 1))
 
 
-def _sine_bivariate(d: Any, key: Key, shape: Shape) -> Array:
+def _sine_bivariate(d: dist.SineBivariateVonMises, key: Key, shape: Shape) -> Array:
     first_key, second_key, sign_key = jax.random.split(key, 3)
     dtype = noise_dtype(d)
     params = [
@@ -198,7 +205,9 @@ def _sine_bivariate(d: Any, key: Key, shape: Shape) -> Array:
     ]
     size = _first(first_key, shape, *(jax.lax.stop_gradient(p) for p in params))
     one, two, correlation = (jnp.broadcast_to(p, shape) for p in params)
-    size = carried(_first_log_density, 0.0, size, _reach(size, *params), one, two, correlation)
+    size = implicit_angle(
+        _first_log_density, 0.0, size, _reach(size, *params), one, two, correlation
+    )
     sign, _ = noise.signed_tail(sign_key, shape, dtype)
     phi = sign * size
     valid = (one > 0) & (two > 0) & jnp.isfinite(correlation)
@@ -209,7 +218,7 @@ def _sine_bivariate(d: Any, key: Key, shape: Shape) -> Array:
     return jnp.stack([wrapped(phi + d.phi_loc), wrapped(psi + d.psi_loc)], -1)
 
 
-def angles_of(d: Any) -> Any:
+def angles_of(d: dist.Distribution) -> dist.VonMises | None:
     """The von Mises distribution of independent angles under wrappers, or None.
 
     Example:
@@ -217,16 +226,21 @@ def angles_of(d: Any) -> Any:
         >>> type(angles_of(dist.VonMises(jnp.zeros(2), 1.0).to_event(1))).__name__
         'VonMises'
     """
-    while isinstance(d, (dist.Independent, dist.ExpandedDistribution)):
-        d = d.base_dist
+    d = unwrapped(d)
     return d if type(d) is dist.VonMises else None
+
+
+def _mirror_obstacle(d: dist.SineSkewed) -> str | None:
+    if angles_of(d.base_dist) is not None:
+        return None
+    return f"SineSkewed mirrors the draws of a {type(d.base_dist).__name__} at random"
 
 
 def _skewed_log_density(x: Array, concentration: Array, skewness: Array) -> Array:
     return -2 * concentration * jnp.sin(x / 2) ** 2 + jnp.log1p(skewness * jnp.sin(x))
 
 
-def _sine_skewed(d: Any, key: Key, shape: Shape, draw: Callable[..., Array]) -> Array:
+def _sine_skewed(d: dist.SineSkewed, key: Key, shape: Shape, draw: Draw) -> Array:
     """One angle after the other: given those before it, each is sine-skewed by itself.
 
     Integrating out what follows leaves ``1 + sum_{j <= i} skewness_j sin(x_j)``, so the i-th has
@@ -252,11 +266,13 @@ def _sine_skewed(d: Any, key: Key, shape: Shape, draw: Callable[..., Array]) -> 
         x = jnp.where(stay, centred[..., i], -centred[..., i])
         k = concentration[..., i]
         reach = jnp.abs(x) + 10 * jax.lax.rsqrt(jnp.maximum(k, 1))
-        x = carried(_skewed_log_density, -math.pi, x, reach, k, skew)
+        x = implicit_angle(_skewed_log_density, -math.pi, x, reach, k, skew)
         total = total + skewness[..., i] * jnp.sin(x)
         angles.append(x)
     return wrapped(jnp.stack(angles, -1) + base.loc)
 
 
-SAMPLERS: dict[type, Callable[..., Array]] = {dist.SineBivariateVonMises: _sine_bivariate}
-COMPOSITES: dict[type, Callable[..., Array]] = {dist.SineSkewed: _sine_skewed}
+RECORDS: dict[type, Record] = {
+    dist.SineBivariateVonMises: Record(_sine_bivariate),
+    dist.SineSkewed: Record(compose=_sine_skewed, pathwise=_mirror_obstacle, parts=base_of),
+}

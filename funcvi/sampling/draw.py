@@ -1,24 +1,36 @@
 """``sample``: one call for a distribution, a joint, or a posterior."""
 
-import copy
-from typing import Any
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jax.custom_derivatives import SymbolicZero
 
+from funcvi import _numpyro
 from funcvi._types import Joint, Key
 from funcvi.joints import is_joint, joint_like, keys_of, members_of
 from funcvi.sampling.dtypes import own_dtype
-from funcvi.sampling.gradients import pathwise_obstacle
+from funcvi.sampling.gradients import pathwise_obstacle, undifferentiable
 from funcvi.sampling.registry import draw
 
 __all__ = ["checked_shape", "raw_sample", "sample", "unvalidated"]
 
+D = TypeVar("D")
 
-def sample(d: Joint, key: Key, sample_shape: tuple[int, ...] = ()) -> Any:
+
+@runtime_checkable
+class DrawsItself(Protocol):
+    """A posterior: it knows how its draws are constrained."""
+
+    def sample(self, key: Key, sample_shape: tuple[int, ...] = ()) -> dict[str, jax.Array]:
+        """Constrained values, site by site."""
+
+    def sample_unconstrained(self, key: Key, sample_shape: tuple[int, ...] = ()) -> Any:
+        """Unconstrained ones."""
+
+
+def sample(d: Joint | DrawsItself, key: Key, sample_shape: tuple[int, ...] = ()) -> Any:
     """Independent draws, with pathwise gradients wherever they are right.
 
     Args:
@@ -42,7 +54,7 @@ def sample(d: Joint, key: Key, sample_shape: tuple[int, ...] = ()) -> Any:
         (4,)
     """
     sample_shape = checked_shape(sample_shape)
-    if hasattr(d, "sample_unconstrained"):  # a posterior
+    if isinstance(d, DrawsItself):
         return d.sample(key, sample_shape)
     if is_joint(d):
         keys = keys_of(d, key)
@@ -53,11 +65,16 @@ def sample(d: Joint, key: Key, sample_shape: tuple[int, ...] = ()) -> Any:
             f"expected a distribution, a joint or a posterior, got {type(d).__name__}: "
             "call the family on its params first."
         )
-    drawn = raw_sample(d, key, sample_shape)
+    draws = raw_sample(d, key, sample_shape)
     obstacle = pathwise_obstacle(d)
     if obstacle is None:
-        return drawn
-    return _without_gradient(obstacle, drawn, jax.tree.leaves(d))
+        return draws
+    refusal = TypeError(
+        f"no right pathwise gradient: {obstacle}.\nPut it in fv.kl or fv.negative_elbo, "
+        "which enumerate or use the score function;\n"
+        "or draw from jax.lax.stop_gradient(distribution) for values alone."
+    )
+    return undifferentiable(jax.lax.stop_gradient(draws), jax.tree.leaves(d), refusal)
 
 
 def checked_shape(sample_shape: object) -> tuple[int, ...]:
@@ -72,42 +89,15 @@ def checked_shape(sample_shape: object) -> tuple[int, ...]:
 
 def raw_sample(d: dist.Distribution, key: Key, sample_shape: tuple[int, ...]) -> jax.Array:
     """The draws with whatever gradient they carry, as wide as the distribution's parameters."""
-    drawn = draw(d, key, (*sample_shape, *d.batch_shape))
-    if jnp.issubdtype(drawn.dtype, jnp.floating):
-        return drawn.astype(own_dtype(d))
-    return drawn
+    draws = draw(d, key, (*sample_shape, *d.batch_shape))
+    if jnp.issubdtype(draws.dtype, jnp.floating):
+        return draws.astype(own_dtype(d))
+    return draws
 
 
-def unvalidated(d: Any) -> Any:
+def unvalidated(d: D) -> D:
     """The same distribution with numpyro's checks of values off, all the way down.
 
     Its own draws need none, and inside jit they cost tracing time and cannot raise.
     """
-    if isinstance(d, list):
-        return [unvalidated(x) for x in d]
-    if not isinstance(d, dist.Distribution):
-        return d
-    copied = copy.copy(d)
-    copied.__dict__.update({name: unvalidated(x) for name, x in d.__dict__.items()})
-    copied._validate_args = False
-    return copied
-
-
-def _without_gradient(obstacle: str, drawn: jax.Array, leaves: list[Any]) -> jax.Array:
-    """``drawn``, refusing to be differentiated with respect to any of ``leaves``."""
-
-    @jax.custom_jvp
-    def refuse(drawn: Any, leaves: Any) -> Any:
-        return drawn
-
-    def rule(primals: Any, tangents: Any) -> Any:
-        if any(not isinstance(t, SymbolicZero) for t in jax.tree.leaves(tangents[1])):
-            raise TypeError(
-                f"no right pathwise gradient: {obstacle}.\nPut it in fv.kl or fv.negative_elbo, "
-                "which enumerate or use the score function;\n"
-                "or draw from jax.lax.stop_gradient(distribution) for values alone."
-            )
-        return primals[0], jnp.zeros_like(primals[0])
-
-    refuse.defjvp(rule, symbolic_zeros=True)
-    return refuse(jax.lax.stop_gradient(drawn), leaves)
+    return _numpyro.unvalidated(d) if isinstance(d, dist.Distribution) else d

@@ -1,54 +1,49 @@
 """Distributions made of Gamma draws. Ratios are taken in log space, where nothing underflows."""
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 from jax.scipy.linalg import solve_triangular
+from jax.scipy.special import gammainc, gammaincc
+from jax.typing import ArrayLike
 from numpyro.distributions.util import signed_stick_breaking_tril
 
 from funcvi._types import Key
 from funcvi.sampling import noise
-from funcvi.sampling.dtypes import noise_dtype
-from funcvi.sampling.gamma import log_standard_gamma, standard_gamma
+from funcvi.sampling.dtypes import inside, noise_dtype
+from funcvi.sampling.gamma import gamma_velocity, log_standard_gamma, standard_gamma
+from funcvi.sampling.implicit import implicit
 from funcvi.sampling.multivariate import times_vector
+from funcvi.sampling.record import Record, Shape, Univariate, discrete
+from funcvi.sampling.wrappers import base_of
 
-__all__ = ["SAMPLERS"]
-
-Shape = tuple[int, ...]
+__all__ = ["RECORDS"]
 
 
-def _gamma(d: Any, key: Key, shape: Shape) -> Array:
+def _gamma(d: dist.Gamma, key: Key, shape: Shape) -> Array:
     return standard_gamma(key, _float(d.concentration, d), shape) / d.rate
 
 
-def _float(x: Any, d: Any) -> Array:
+def _float(x: ArrayLike, d: dist.Distribution) -> Array:
     return jnp.asarray(x, noise_dtype(d))
 
 
-def _inside(x: Array) -> Array:
-    """Off the ends of the unit interval, where rounding may have put it."""
-    info = jnp.finfo(x.dtype)
-    return jnp.clip(x, info.tiny, 1 - info.eps)
-
-
-def _beta(d: Any, key: Key, shape: Shape) -> Array:
+def _beta(d: dist.Beta, key: Key, shape: Shape) -> Array:
     return _beta_draws(key, _float(d.concentration1, d), _float(d.concentration0, d), shape)
 
 
 def _beta_draws(key: Key, one: Array, zero: Array, shape: Shape) -> Array:
     first, second = jax.random.split(key)
     log_odds = log_standard_gamma(first, one, shape) - log_standard_gamma(second, zero, shape)
-    return _inside(jax.nn.sigmoid(log_odds))
+    return inside(jax.nn.sigmoid(log_odds))
 
 
-def _dirichlet(d: Any, key: Key, shape: Shape) -> Array:
+def _dirichlet(d: dist.Dirichlet | dist.DirichletMultinomial, key: Key, shape: Shape) -> Array:
     logs = log_standard_gamma(key, _float(d.concentration, d), (*shape, *d.event_shape))
-    return _inside(jax.nn.softmax(logs, axis=-1))
+    return inside(jax.nn.softmax(logs, axis=-1))
 
 
 def _exp(log_x: Array) -> Array:
@@ -56,31 +51,31 @@ def _exp(log_x: Array) -> Array:
     return jnp.exp(jnp.minimum(log_x, 0.95 * math.log(jnp.finfo(log_x.dtype).max)))
 
 
-def _inverse_gamma(d: Any, key: Key, shape: Shape) -> Array:
+def _inverse_gamma(d: dist.InverseGamma, key: Key, shape: Shape) -> Array:
     gamma = d.base_dist  # the attributes of d itself are lost when a pytree is rebuilt
     return gamma.rate * _exp(-log_standard_gamma(key, _float(gamma.concentration, d), shape))
 
 
-def _inverse_root(key: Key, df: Any, d: Any, shape: Shape) -> Array:
+def _inverse_root(key: Key, df: ArrayLike, d: dist.Distribution, shape: Shape) -> Array:
     """``sqrt(df / chi2(df))``, through logs: a chi2 of few degrees of freedom underflows."""
     half = jnp.broadcast_to(_float(df, d), shape) / 2
     return _exp((jnp.log(half) - log_standard_gamma(key, half, shape)) / 2)
 
 
-def _student_t(d: Any, key: Key, shape: Shape) -> Array:
+def _student_t(d: dist.StudentT, key: Key, shape: Shape) -> Array:
     normal_key, gamma_key = jax.random.split(key)
     z = noise.normal(normal_key, shape, noise_dtype(d))
     return d.loc + d.scale * (z * _inverse_root(gamma_key, d.df, d, shape))
 
 
-def _multivariate_student_t(d: Any, key: Key, shape: Shape) -> Array:
+def _multivariate_student_t(d: dist.MultivariateStudentT, key: Key, shape: Shape) -> Array:
     normal_key, gamma_key = jax.random.split(key)
     z = noise.normal(normal_key, (*shape, *d.event_shape), noise_dtype(d))
     stretch = _inverse_root(gamma_key, d.df, d, shape)
     return d.loc + times_vector(d.scale_tril, z) * stretch[..., None]
 
 
-def _bartlett(d: Any, key: Key, shape: Shape, df: Array) -> Array:
+def _bartlett(d: dist.Distribution, key: Key, shape: Shape, df: Array) -> Array:
     """Lower triangular: chi of ``df`` on the diagonal, normals below it (Bartlett 1933)."""
     size = d.event_shape[-1]
     normal_key, gamma_key = jax.random.split(key)
@@ -90,12 +85,12 @@ def _bartlett(d: Any, key: Key, shape: Shape, df: Array) -> Array:
     return below + diagonal[..., None] * jnp.eye(size, dtype=diagonal.dtype)
 
 
-def _wishart_cholesky(d: Any, key: Key, shape: Shape) -> Array:
+def _wishart_cholesky(d: dist.WishartCholesky, key: Key, shape: Shape) -> Array:
     df = _float(d.concentration, d)[..., None] - jnp.arange(d.event_shape[-1])
     return d.scale_tril @ _bartlett(d, key, shape, df)
 
 
-def _inverse_wishart_cholesky(d: Any, key: Key, shape: Shape) -> Array:
+def _inverse_wishart_cholesky(d: dist.InverseWishartCholesky, key: Key, shape: Shape) -> Array:
     size = d.event_shape[-1]
     df = _float(d.concentration, d)[..., None] + jnp.arange(1 - size, 1)
     latent = _bartlett(d, key, shape, df)
@@ -103,7 +98,7 @@ def _inverse_wishart_cholesky(d: Any, key: Key, shape: Shape) -> Array:
     return d.scale_tril @ solve_triangular(latent, eye, lower=True)
 
 
-def _lkj_cholesky(d: Any, key: Key, shape: Shape) -> Array:
+def _lkj_cholesky(d: dist.LKJCholesky, key: Key, shape: Shape) -> Array:
     """Canonical partial correlations, each a Beta on (-1, 1) (Lewandowski et al. 2009,
     doi:10.1016/j.jmva.2009.04.008)."""
     size = d.dimension
@@ -117,13 +112,13 @@ def _lkj_cholesky(d: Any, key: Key, shape: Shape) -> Array:
     return signed_stick_breaking_tril(jnp.clip(jnp.tanh(log_odds / 2), -bound, bound))
 
 
-def _gamma_poisson(d: Any, key: Key, shape: Shape) -> Array:
+def _gamma_poisson(d: dist.GammaPoisson, key: Key, shape: Shape) -> Array:
     gamma_key, poisson_key = jax.random.split(key)
     rate = standard_gamma(gamma_key, _float(d.concentration, d), shape) / d.rate
     return jnp.asarray(dist.Poisson(rate, validate_args=False).sample(poisson_key))
 
 
-def _beta_binomial(d: Any, key: Key, shape: Shape) -> Array:
+def _beta_binomial(d: dist.BetaBinomial, key: Key, shape: Shape) -> Array:
     beta_key, binomial_key = jax.random.split(key)
     one, zero = _float(d.concentration1, d), _float(d.concentration0, d)
     probs = _beta_draws(beta_key, one, zero, shape)
@@ -132,7 +127,7 @@ def _beta_binomial(d: Any, key: Key, shape: Shape) -> Array:
     )
 
 
-def _dirichlet_multinomial(d: Any, key: Key, shape: Shape) -> Array:
+def _dirichlet_multinomial(d: dist.DirichletMultinomial, key: Key, shape: Shape) -> Array:
     dirichlet_key, multinomial_key = jax.random.split(key)
     probs = _dirichlet(d, dirichlet_key, shape)
     counts = dist.MultinomialProbs(
@@ -141,20 +136,38 @@ def _dirichlet_multinomial(d: Any, key: Key, shape: Shape) -> Array:
     return jnp.asarray(counts.sample(multinomial_key))
 
 
-SAMPLERS: dict[type, Callable[..., Array]] = {
-    dist.Gamma: _gamma,
-    dist.Chi2: _gamma,
-    dist.InverseGamma: _inverse_gamma,
-    dist.Beta: _beta,
-    dist.BetaProportion: _beta,
-    dist.Dirichlet: _dirichlet,
-    dist.StudentT: _student_t,
-    dist.MultivariateStudentT: _multivariate_student_t,
-    dist.WishartCholesky: _wishart_cholesky,
-    dist.InverseWishartCholesky: _inverse_wishart_cholesky,
-    dist.LKJCholesky: _lkj_cholesky,
-    dist.GammaPoisson: _gamma_poisson,
-    dist.NegativeBinomial2: _gamma_poisson,
-    dist.BetaBinomial: _beta_binomial,
-    dist.DirichletMultinomial: _dirichlet_multinomial,
+def _latent(d: dist.Gamma, x: Array) -> Array:
+    g = jnp.clip(x * d.rate, jnp.finfo(x.dtype).tiny, 1e30)
+    return jnp.broadcast_to(g, jnp.broadcast_shapes(jnp.shape(g), jnp.shape(d.concentration)))
+
+
+def _value(d: dist.Gamma, g: Array) -> Array:
+    a = jnp.broadcast_to(jnp.asarray(d.concentration, g.dtype), g.shape)
+    return implicit(gamma_velocity, a, g) / d.rate
+
+
+def _tails(d: dist.Gamma, g: Array) -> tuple[Array, Array]:
+    # In the dtype of g: gammainc of two widths would fail.
+    a = jnp.broadcast_to(jnp.asarray(d.concentration, g.dtype), g.shape)
+    return gammainc(a, g), gammaincc(a, g)
+
+
+_GAMMA = Record(_gamma, univariate=Univariate("positive", _latent, _value, _tails))
+
+RECORDS: dict[type, Record] = {
+    dist.Gamma: _GAMMA,
+    dist.Chi2: _GAMMA,
+    dist.InverseGamma: Record(_inverse_gamma, parts=base_of),
+    dist.Beta: Record(_beta),
+    dist.BetaProportion: Record(_beta),
+    dist.Dirichlet: Record(_dirichlet),
+    dist.StudentT: Record(_student_t),
+    dist.MultivariateStudentT: Record(_multivariate_student_t),
+    dist.WishartCholesky: Record(_wishart_cholesky),
+    dist.InverseWishartCholesky: Record(_inverse_wishart_cholesky),
+    dist.LKJCholesky: Record(_lkj_cholesky),
+    dist.GammaPoisson: Record(_gamma_poisson, pathwise=discrete),
+    dist.NegativeBinomial2: Record(_gamma_poisson, pathwise=discrete),
+    dist.BetaBinomial: Record(_beta_binomial, pathwise=discrete),
+    dist.DirichletMultinomial: Record(_dirichlet_multinomial, pathwise=discrete),
 }

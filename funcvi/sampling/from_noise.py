@@ -1,31 +1,41 @@
-"""Distributions that are a formula of one or two base draws."""
+"""Univariate distributions that are a formula of one or two base draws."""
 
 import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
+from jax.scipy.special import erf, ndtr
 
 from funcvi._types import Key
-from funcvi.sampling import coefficients, noise
-from funcvi.sampling.dtypes import noise_dtype
+from funcvi.sampling import coefficients, noise, tails
+from funcvi.sampling.dtypes import inside, noise_dtype
 from funcvi.sampling.polynomials import horner
+from funcvi.sampling.record import Draw, Record, Shape, Univariate
 
-__all__ = ["SAMPLERS"]
+__all__ = ["FAR", "RECORDS"]
 
-Shape = tuple[int, ...]
+#: Latents beyond this have no density left in any law below that has tails thinner than Cauchy's;
+#: clipped, they keep every derivative finite, also where its weight is zero.
+FAR = 1e15
+
+TwoTails = tuple[Array, Array]
 
 
-def _of(base: Callable[..., Any], formula: Callable[..., Array]) -> Callable[..., Array]:
-    def sampler(d: Any, key: Key, shape: Shape) -> Array:
+# ---- draws ---------------------------------------------------------------------------------------
+
+
+def _of(base: Callable[..., Array], formula: Callable[[Any, Array], Array]) -> Draw:
+    def draw(d: dist.Distribution, key: Key, shape: Shape) -> Array:
         return formula(d, base(key, shape, noise_dtype(d)))
 
-    return sampler
+    return draw
 
 
-def _cauchy(key: Key, shape: Shape, dtype: Any) -> Array:
+def _cauchy(key: Key, shape: Shape, dtype: jnp.dtype) -> Array:
     sign, v = noise.signed_tail(key, shape, dtype)
     if dtype == jnp.float64:
         return sign / jnp.tan(v * (math.pi / 2))
@@ -35,25 +45,19 @@ def _cauchy(key: Key, shape: Shape, dtype: Any) -> Array:
     return sign * jnp.where(v < 0.5, 1 / tangent, tangent)
 
 
-def _laplace(key: Key, shape: Shape, dtype: Any) -> Array:
+def _laplace(key: Key, shape: Shape, dtype: jnp.dtype) -> Array:
     sign, v = noise.signed_tail(key, shape, dtype)
     return -sign * jnp.log(v)
 
 
-def _logistic(key: Key, shape: Shape, dtype: Any) -> Array:
+def _logistic(key: Key, shape: Shape, dtype: jnp.dtype) -> Array:
     sign, v = noise.signed_tail(key, shape, dtype)
     return sign * (jnp.log(2 - v) - jnp.log(v))
 
 
-def _inside(x: Array) -> Array:
-    """Off the ends of the unit interval, where rounding may have put it."""
-    info = jnp.finfo(x.dtype)
-    return jnp.clip(x, info.tiny, 1 - info.eps)
-
-
-def _kumaraswamy(d: Any, e: Array) -> Array:
+def _kumaraswamy(d: dist.Kumaraswamy, e: Array) -> Array:
     # 1 - (1 - u)**(1 / b) with u = 1 - exp(-e), without cancellation.
-    return _inside(jnp.exp(jnp.log(_one_less_exp(e / d.concentration0)) / d.concentration1))
+    return inside(jnp.exp(jnp.log(_one_less_exp(e / d.concentration0)) / d.concentration1))
 
 
 def _one_less_exp(t: Array) -> Array:
@@ -64,24 +68,151 @@ def _one_less_exp(t: Array) -> Array:
     return jnp.where(t < 0.5, t * horner(series, jnp.minimum(t, 0.5)), 1 - jnp.exp(-t))
 
 
-def _two_exponentials(d: Any, key: Key, shape: Shape) -> Array:
+def _two_exponentials(d: dist.AsymmetricLaplace, key: Key, shape: Shape) -> Array:
     left, right = noise.exponential(key, (2, *shape), noise_dtype(d))
     return d.loc - d.left_scale * left + d.right_scale * right
 
 
-SAMPLERS: dict[type, Callable[..., Array]] = {
-    dist.Normal: _of(noise.normal, lambda d, z: d.loc + d.scale * z),
-    dist.HalfNormal: _of(noise.normal, lambda d, z: d.scale * jnp.abs(z)),
-    dist.Cauchy: _of(_cauchy, lambda d, x: d.loc + d.scale * x),
-    dist.HalfCauchy: _of(_cauchy, lambda d, x: d.scale * jnp.abs(x)),
-    dist.Laplace: _of(_laplace, lambda d, x: d.loc + d.scale * x),
-    dist.Logistic: _of(_logistic, lambda d, x: d.loc + d.scale * x),
-    dist.Gumbel: _of(noise.exponential, lambda d, e: d.loc - d.scale * jnp.log(e)),
-    dist.Exponential: _of(noise.exponential, lambda d, e: e / d.rate),
-    dist.Weibull: _of(
-        noise.exponential, lambda d, e: d.scale * jnp.exp(jnp.log(e) / d.concentration)
+def _located(d: Any, z: Array) -> Array:
+    return d.loc + d.scale * z
+
+
+def _weibull(d: dist.Weibull, e: Array) -> Array:
+    return d.scale * jnp.exp(jnp.log(e) / d.concentration)
+
+
+# ---- latents -------------------------------------------------------------------------------------
+
+
+def _clipped(z: Array) -> Array:
+    return jnp.clip(z, -FAR, FAR)
+
+
+def _real(two_tails: Callable[[Array], TwoTails]) -> Univariate:
+    return Univariate(
+        "real", lambda d, x: _clipped((x - d.loc) / d.scale), _located, lambda d, z: two_tails(z)
+    )
+
+
+def _symmetric(tail: Callable[[Array], Array]) -> Univariate:
+    return _real(lambda z: (tail(z), tail(-z)))
+
+
+def _scaled(two_tails: Callable[[Array], TwoTails]) -> Univariate:
+    return Univariate(
+        "positive",
+        lambda d, x: _clipped(x / d.scale),
+        lambda d, z: d.scale * z,
+        lambda d, z: two_tails(z),
+    )
+
+
+def _laplace_tails(z: Array) -> TwoTails:
+    small = jnp.exp(-jnp.abs(z)) / 2
+    return jnp.where(z < 0, small, 1 - small), jnp.where(z < 0, 1 - small, small)
+
+
+def _cauchy_tails(z: Array) -> TwoTails:
+    one = jnp.ones_like(z)
+    return jnp.arctan2(one, -z) / math.pi, jnp.arctan2(one, z) / math.pi
+
+
+def _half_cauchy_tails(z: Array) -> TwoTails:
+    return jnp.arctan(z) * (2 / math.pi), jnp.arctan2(jnp.ones_like(z), z) * (2 / math.pi)
+
+
+def _gumbel_tails(z: Array) -> TwoTails:
+    e = jnp.exp(-z)
+    return jnp.exp(-e), -jnp.expm1(-e)
+
+
+def _soft_laplace_tails(z: Array) -> TwoTails:
+    return jnp.arctan(jnp.exp(z)) * (2 / math.pi), jnp.arctan(jnp.exp(-z)) * (2 / math.pi)
+
+
+def _exponential_tails(d: dist.Distribution, e: Array) -> TwoTails:
+    return -jnp.expm1(-e), jnp.exp(-e)
+
+
+def _log_exponential_tails(d: dist.Distribution, log_e: Array) -> TwoTails:
+    return _exponential_tails(d, jnp.exp(log_e))
+
+
+def _weibull_latent(d: dist.Weibull, x: Array) -> Array:
+    return jnp.clip(d.concentration * (jnp.log(x) - jnp.log(d.scale)), -80, 30)
+
+
+def _kumaraswamy_latent(d: dist.Kumaraswamy, x: Array) -> Array:
+    # (1 - x**a)**b is uniform, so -b log(1 - x**a) is exponential; its log, for the lower tail.
+    logs = jnp.log(x) * d.concentration1
+    log_e = jnp.log(d.concentration0) + jnp.log(-jnp.log1p(-jnp.exp(logs)))
+    return jnp.clip(log_e, -80, 30)
+
+
+def _kumaraswamy_value(d: dist.Kumaraswamy, log_e: Array) -> Array:
+    share = -jnp.expm1(-jnp.exp(log_e - jnp.log(d.concentration0)))
+    return jnp.exp(jnp.log(share) / d.concentration1)
+
+
+# ---- records -------------------------------------------------------------------------------------
+
+RECORDS: dict[type, Record] = {
+    dist.Normal: Record(
+        _of(noise.normal, _located), univariate=_symmetric(ndtr), tails=tails.NORMAL
     ),
-    dist.Kumaraswamy: _of(noise.exponential, _kumaraswamy),
-    dist.Uniform: _of(noise.uniform, lambda d, u: d.low + (d.high - d.low) * u),
-    dist.AsymmetricLaplace: _two_exponentials,
+    dist.Cauchy: Record(
+        _of(_cauchy, _located), univariate=_real(_cauchy_tails), tails=tails.CAUCHY
+    ),
+    dist.Laplace: Record(
+        _of(_laplace, _located), univariate=_real(_laplace_tails), tails=tails.LAPLACE
+    ),
+    dist.Logistic: Record(
+        _of(_logistic, _located), univariate=_symmetric(jax.nn.sigmoid), tails=tails.LOGISTIC
+    ),
+    dist.SoftLaplace: Record(univariate=_real(_soft_laplace_tails), tails=tails.SOFT_LAPLACE),
+    dist.Gumbel: Record(
+        _of(noise.exponential, lambda d, e: d.loc - d.scale * jnp.log(e)),
+        univariate=_real(_gumbel_tails),
+    ),
+    dist.HalfNormal: Record(
+        _of(noise.normal, lambda d, z: d.scale * jnp.abs(z)),
+        univariate=_scaled(lambda z: (erf(z / math.sqrt(2)), 2 * ndtr(-z))),
+    ),
+    dist.HalfCauchy: Record(
+        _of(_cauchy, lambda d, x: d.scale * jnp.abs(x)), univariate=_scaled(_half_cauchy_tails)
+    ),
+    dist.Exponential: Record(
+        _of(noise.exponential, lambda d, e: e / d.rate),
+        univariate=Univariate(
+            "positive",
+            lambda d, x: _clipped(x * d.rate),
+            lambda d, e: e / d.rate,
+            _exponential_tails,
+        ),
+    ),
+    dist.Weibull: Record(
+        _of(noise.exponential, _weibull),
+        univariate=Univariate(
+            "positive",
+            _weibull_latent,
+            lambda d, log_e: d.scale * jnp.exp(log_e / d.concentration),
+            _log_exponential_tails,
+        ),
+    ),
+    dist.Gompertz: Record(
+        univariate=Univariate(
+            "positive",
+            lambda d, x: _clipped(d.concentration * jnp.expm1(x * d.rate)),
+            lambda d, e: jnp.log1p(e / d.concentration) / d.rate,
+            _exponential_tails,
+        ),
+    ),
+    dist.Kumaraswamy: Record(
+        _of(noise.exponential, _kumaraswamy),
+        univariate=Univariate(
+            "unit", _kumaraswamy_latent, _kumaraswamy_value, _log_exponential_tails
+        ),
+    ),
+    dist.Uniform: Record(_of(noise.uniform, lambda d, u: d.low + (d.high - d.low) * u)),
+    dist.AsymmetricLaplace: Record(_two_exponentials),
 }

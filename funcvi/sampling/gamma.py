@@ -11,7 +11,7 @@ and of a: as its elasticity, ``d log x / d log a`` at a fixed quantile, it needs
 two below concentration one or x = 1, and one in ``log(x / a)`` and ``1 / a`` elsewhere.
 """
 
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +20,11 @@ from jax import Array
 
 from funcvi._types import Key
 from funcvi.sampling import coefficients
+from funcvi.sampling.implicit import implicit
 from funcvi.sampling.noise import normal_and_exponential
 from funcvi.sampling.polynomials import horner_rows
 
-__all__ = ["gamma_elasticity", "log_standard_gamma", "standard_gamma"]
+__all__ = ["gamma_elasticity", "gamma_velocity", "log_standard_gamma", "standard_gamma"]
 
 _LOG_27, _LOG_13 = float(np.log(27.0)), float(np.log(13.0))
 
@@ -48,7 +49,7 @@ def standard_gamma(key: Key, concentration: Array, shape: tuple[int, ...]) -> Ar
         >>> round(float(standard_gamma(jax.random.key(0), jnp.float32(1e30), ())) / 1e30, 6)
         1.0
     """
-    return _prepared(_gamma, key, concentration, shape)
+    return _prepared(_gamma, gamma_velocity, key, concentration, shape)
 
 
 def log_standard_gamma(key: Key, concentration: Array, shape: tuple[int, ...]) -> Array:
@@ -61,10 +62,16 @@ def log_standard_gamma(key: Key, concentration: Array, shape: tuple[int, ...]) -
         >>> bool(log_standard_gamma(jax.random.key(0), jnp.float32(1e-3), ()) < -100)
         True
     """
-    return _prepared(_log_gamma, key, concentration, shape)
+    return _prepared(_log_gamma, _log_velocity, key, concentration, shape)
 
 
-def _prepared(draw: Any, key: Key, concentration: Array, shape: tuple[int, ...]) -> Array:
+def _prepared(
+    draw: Callable[[Array, Array, Array], Array],
+    velocity: Callable[[Array, Array, Array], Array],
+    key: Key,
+    concentration: Array,
+    shape: tuple[int, ...],
+) -> Array:
     concentration = jnp.asarray(concentration)
     dtype = concentration.dtype
     wide = dtype if dtype == jnp.float64 else jnp.float32
@@ -76,7 +83,8 @@ def _prepared(draw: Any, key: Key, concentration: Array, shape: tuple[int, ...])
             f"shape {shape}."
         ) from None
     z, e = normal_and_exponential(key, shape, wide)
-    return draw(concentration, z, e).astype(dtype)
+    draws = draw(jax.lax.stop_gradient(concentration), z, e)
+    return implicit(velocity, concentration, draws).astype(dtype)
 
 
 def _log_parts(concentration: Array, z: Array, e: Array) -> tuple[Array, Array]:
@@ -90,33 +98,25 @@ def _log_parts(concentration: Array, z: Array, e: Array) -> tuple[Array, Array]:
     return boosted, jnp.where(small, log_ratio - e / a, log_ratio)
 
 
-@jax.custom_jvp
 def _gamma(concentration: Array, z: Array, e: Array) -> Array:
     boosted, log_ratio = _log_parts(concentration, z, e)
     # Zero is outside the support: what underflows becomes the smallest positive number.
     return jnp.maximum(boosted * jnp.exp(log_ratio), jnp.finfo(z.dtype).tiny)
 
 
-@_gamma.defjvp
-def _gamma_rule(primals: Any, tangents: Any) -> Any:
-    concentration = primals[0]
-    x = _gamma(*primals)
-    slope = x * gamma_elasticity(concentration, jnp.log(x)) / concentration
-    return x, slope * tangents[0]
-
-
-@jax.custom_jvp
 def _log_gamma(concentration: Array, z: Array, e: Array) -> Array:
     boosted, log_ratio = _log_parts(concentration, z, e)
     return jnp.log(boosted) + log_ratio
 
 
-@_log_gamma.defjvp
-def _log_gamma_rule(primals: Any, tangents: Any) -> Any:
-    concentration = primals[0]
-    log_x = _log_gamma(*primals)
-    slope = gamma_elasticity(concentration, log_x) / concentration
-    return log_x, slope * tangents[0]
+def gamma_velocity(x: Array, concentration: Array, dconcentration: Array) -> Array:
+    """Of a Gamma(concentration, 1) draw: see ``implicit``."""
+    slope = x * gamma_elasticity(concentration, jnp.log(x)) / concentration
+    return slope * dconcentration
+
+
+def _log_velocity(log_x: Array, concentration: Array, dconcentration: Array) -> Array:
+    return gamma_elasticity(concentration, log_x) / concentration * dconcentration
 
 
 def gamma_elasticity(concentration: Array, log_x: Array) -> Array:

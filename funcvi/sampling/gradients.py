@@ -2,26 +2,28 @@
 
 numpyro's ``has_rsample`` is wrong in both directions: Levy and the Wishart family have right
 pathwise gradients and deny it; its draws of a mixture depend on the components' parameters and not
-on the weights, silently. So this asks the type, and a test compares every entry of the catalogue
-with a score-function estimate.
+on the weights, silently. So this asks the record of each class, and a test compares every entry of
+the catalogue with a score-function estimate. The answers depend on the classes alone, so they are
+the same eagerly and under any transformation.
 """
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro.distributions as dist
+from jax import Array
 from jax.custom_derivatives import SymbolicZero
 from numpyro.distributions import constraints
 from numpyro.distributions import transforms as nt
-from numpyro.distributions.discrete import ZeroInflatedLogits, ZeroInflatedProbs
-from numpyro.distributions.mixtures import _MixtureBase
 
+from funcvi._numpyro import GATED
+from funcvi._types import Joint
 from funcvi.joints import is_joint, members_of
-from funcvi.sampling.circular import angles_of
-from funcvi.sampling.mixture import mixture_obstacle
-from funcvi.sampling.truncated import truncation_obstacle
+from funcvi.sampling.implicit import instantiated
+from funcvi.sampling.record import Record, unwrapped
+from funcvi.sampling.registry import record_of
 
 __all__ = [
     "GATED",
@@ -30,52 +32,21 @@ __all__ = [
     "pathwise_obstacle",
     "score_obstacle",
     "support_of",
+    "undifferentiable",
     "with_fixed_support",
 ]
 
 T = TypeVar("T")
 
-# Where a distribution keeps those that it is made of, one or a list.
-_INNER = ("base_dist", "component_distribution", "marginal_dist")
 
-_WRAPPERS = (
-    dist.Independent,
-    dist.ExpandedDistribution,
-    dist.MaskedDistribution,
-    dist.TransformedDistribution,  # and FoldedDistribution
-)
-GATED = (
-    ZeroInflatedProbs,
-    ZeroInflatedLogits,
-    # New in numpyro 0.22.
-    *(getattr(dist, n) for n in ("HurdleProbs", "HurdleLogits") if hasattr(dist, n)),
-)
-_CENSORED = (
-    dist.LeftCensoredDistribution,
-    dist.RightCensoredDistribution,
-    dist.IntervalCensoredDistribution,
-)
-# Right pathwise gradients although numpyro's flag says no.
-_MODEST = (
-    dist.Levy,
-    dist.Wishart,
-    dist.WishartCholesky,
-    dist.InverseWishart,
-    dist.InverseWishartCholesky,
-    dist.EulerMaruyama,
-    dist.Delta,
-    dist.TruncatedPolyaGamma,
-)
-
-
-def members(joint: Any) -> list[Any]:
+def members(joint: Joint) -> list[dist.Distribution]:
     """The distributions of a joint, in its own order; a single distribution is a joint of one."""
-    if isinstance(joint, dist.Distribution):
+    if not is_joint(joint):
         return [joint]
     return [d for member in members_of(joint).values() for d in members(member)]
 
 
-def pathwise_obstacle(d: Any) -> str | None:
+def pathwise_obstacle(d: Joint) -> str | None:
     """Why the pathwise gradient of a draw would be zero, partial or missing; None if it is right.
 
     Args:
@@ -89,37 +60,10 @@ def pathwise_obstacle(d: Any) -> str | None:
         >>> pathwise_obstacle(dist.Poisson(2.0))
         'Poisson is discrete'
     """
-    if is_joint(d):
-        return next((o for m in members(d) if (o := pathwise_obstacle(m))), None)
-    name = type(d).__name__
-    if isinstance(d, _CENSORED):
-        return f"draws of {name} do not follow its log_prob, which is a likelihood"
-    if isinstance(d, dist.ImproperUniform):
-        return "ImproperUniform cannot be sampled"
-    if isinstance(d, dist.Unit):
-        return "Unit is a factor, not a distribution"
-    if isinstance(d, _MODEST):
-        return None
-    if isinstance(d, _WRAPPERS):
-        return pathwise_obstacle(d.base_dist)
-    if isinstance(d, _MixtureBase):
-        return mixture_obstacle(d)
-    if isinstance(d, GATED):
-        return f"{name} opens its gate at random, so the gate gets no gradient"
-    if d.is_discrete:
-        return f"{name} is discrete"
-    if isinstance(d, dist.SineSkewed) and angles_of(d.base_dist) is None:
-        return f"{name} mirrors the draws of a {type(d.base_dist).__name__} at random"
-    if (obstacle := truncation_obstacle(d)) is not None:
-        return obstacle
-    if isinstance(d, dist.GaussianCopula):
-        return pathwise_obstacle(d.marginal_dist)
-    if type(d).__module__.startswith("numpyro.distributions"):
-        return None
-    return None if d.has_rsample else f"{name}.has_rsample is False"
+    return _obstacle(d, lambda record: record.pathwise)
 
 
-def jump_obstacle(q: Any, p: Any = None) -> str | None:
+def jump_obstacle(q: dist.Distribution, p: dist.Distribution | None = None) -> str | None:
     """Why draws of q have no pathwise gradient for log p, although they have one on the circle.
 
     An angle that moves over pi comes out at -pi: a function that is not periodic jumps there, and
@@ -132,7 +76,8 @@ def jump_obstacle(q: Any, p: Any = None) -> str | None:
         >>> jump_obstacle(dist.VonMises(0.0, 1.0), dist.Normal())
         'VonMises jumps at pi, where the log density of p is not periodic'
     """
-    if isinstance(q, dist.TransformedDistribution) and jump_obstacle(q.base_dist):
+    inner = unwrapped(q, dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
+    if isinstance(inner, dist.TransformedDistribution) and jump_obstacle(inner.base_dist):
         p = None  # the transform need not be periodic
     elif support_of(q) is not constraints.circular:
         return None
@@ -141,7 +86,7 @@ def jump_obstacle(q: Any, p: Any = None) -> str | None:
     return f"{type(q).__name__} jumps at pi, where the log density of p is not periodic"
 
 
-def score_obstacle(d: Any) -> str | None:
+def score_obstacle(d: Joint) -> str | None:
     """Why a score-function gradient would be biased or undefined; None if it is right.
 
     The identity behind it moves a derivative inside an integral, so the density must be that of the
@@ -158,26 +103,27 @@ def score_obstacle(d: Any) -> str | None:
         >>> score_obstacle(dist.Delta(0.0))
         'Delta has no normalised density'
     """
-    if is_joint(d):
-        return next((o for m in members(d) if (o := score_obstacle(m))), None)
-    name = type(d).__name__
-    if isinstance(d, _CENSORED):
-        return f"draws of {name} do not follow its log_prob, which is a likelihood"
-    if isinstance(d, (dist.ImproperUniform, dist.Unit, dist.Delta)):
-        return f"{name} has no normalised density"
-    if isinstance(d, dist.MaskedDistribution) and d._mask is not True:
-        return f"draws of {name} do not follow its log_prob, which is zero where masked"
-    if isinstance(d, _WRAPPERS):
-        return score_obstacle(d.base_dist)
+    return _obstacle(d, lambda record: record.score)
+
+
+def _obstacle(
+    d: Joint, of: Callable[[Record], Callable[[dist.Distribution], str | None]]
+) -> str | None:
+    """The first obstacle of a distribution, of its parts, of theirs, and so on."""
+    for member in members(d):
+        record = record_of(member)
+        obstacle = of(record)(member) or _obstacle(list(record.parts(member)), of)
+        if obstacle is not None:
+            return obstacle
     return None
 
 
-def with_fixed_support(d: Any, values: T) -> T:
+def with_fixed_support(d: Joint, values: T) -> T:
     """``values``, which must not be differentiated in anything that moves the support of d.
 
     The log densities of a score-function, sticking-the-landing or doubly reparameterised gradient
     go through here: those gradients are biased where an edge of the support is learned. An edge
-    that is data, or held by ``jax.lax.stop_gradient``, is no obstacle.
+    that is data, or inside ``jax.lax.stop_gradient``, is no obstacle.
 
     Args:
         d: a distribution or a joint of them.
@@ -190,10 +136,10 @@ def with_fixed_support(d: Any, values: T) -> T:
     Example:
         >>> import jax, numpyro.distributions as dist
         >>> def score(low):
-        ...     d = dist.Uniform(low, 1.0)
+        ...     d = dist.Uniform(low, 2.0)
         ...     return with_fixed_support(d, d.log_prob(0.5))
-        >>> float(score(0.0))
-        0.0
+        >>> round(float(score(0.0)), 4)
+        -0.6931
         >>> jax.grad(score)(0.0)
         Traceback (most recent call last):
             ...
@@ -202,28 +148,24 @@ def with_fixed_support(d: Any, values: T) -> T:
     for member in members(d):
         edges = [x for x in jax.tree.leaves(_edges(member)) if _is_float(x)]
         if edges:
-            values = _guarded(member, edges, values)
+            values = undifferentiable(values, edges, ValueError(_moving_support(member)))
     return values
 
 
-def _guarded(d: Any, edges: list[Any], values: T) -> T:
+def undifferentiable(values: T, leaves: list[Array], refusal: Exception) -> T:
+    """``values``, raising ``refusal`` when they are differentiated with respect to ``leaves``."""
+
     @jax.custom_jvp
-    def identity(values: T, edges: list[Any]) -> T:
+    def identity(values: T, leaves: list[Array]) -> T:
         return values
 
-    def rule(primals: Any, tangents: Any) -> Any:
+    def rule(primals: Any, tangents: Any) -> tuple[T, T]:
         if any(not isinstance(t, SymbolicZero) for t in jax.tree.leaves(tangents[1])):
-            raise ValueError(_moving_support(d))
-        return primals[0], jax.tree.map(_tangent, primals[0], tangents[0])
+            raise refusal
+        return primals[0], jax.tree.map(instantiated, tangents[0])
 
     identity.defjvp(rule, symbolic_zeros=True)
-    return identity(values, edges)
-
-
-def _tangent(value: Any, tangent: Any) -> Any:
-    if not isinstance(tangent, SymbolicZero):
-        return tangent
-    return np.zeros(jnp.shape(value), tangent.dtype)
+    return identity(values, leaves)
 
 
 def _moving_support(d: Any) -> str:
@@ -232,7 +174,7 @@ def _moving_support(d: Any) -> str:
         instead = 'use estimator="pathwise"'
     return (
         f"the support of {type(d).__name__} moves with its parameters, so this gradient would be "
-        f"biased.\nHold the edges (fv.fixed, jax.lax.stop_gradient), or {instead}."
+        f"biased.\nFix the edges (fv.fixed, jax.lax.stop_gradient), or {instead}."
     )
 
 
@@ -244,17 +186,14 @@ def _edges(d: dist.Distribution) -> list[Any]:
     """What the edges of the support are made of."""
     bounds = support_of(d)
     edges = [getattr(bounds, b, None) for b in ("lower_bound", "upper_bound")]
-    parts = [getattr(d, name, None) for name in _INNER]
-    parts += getattr(d, "component_distributions", None) or []
-    for part in parts:
-        if isinstance(part, dist.Distribution):
-            edges += _edges(part)
+    for part in record_of(d).parts(d):
+        edges += _edges(part)
     if isinstance(d, dist.TransformedDistribution):
-        edges += _carried_by(d)
+        edges += _moved_along(d)
     return edges
 
 
-def _carried_by(d: dist.TransformedDistribution) -> list[Any]:
+def _moved_along(d: dist.TransformedDistribution) -> list[Any]:
     """The parameters of the transforms that act where the support has an edge.
 
     numpyro's own answer, the codomain of the last transform, forgets the edges that an affine one

@@ -1,7 +1,7 @@
 """Draws of mixtures, with gradients for the weights too: implicit reparameterisation.
 
-A draw x of a mixture of univariate components is a quantile of ``F = sum_k w_k F_k``. Held at its
-quantile, it moves with the parameters by
+A draw x of a mixture of univariate components is a quantile of ``F = sum_k w_k F_k``. At that
+quantile it moves with the parameters by
 
     dx = (sum_k w_k p_k(x) dx_k - sum_k dw_k F_k(x)) / sum_k w_k p_k(x),
 
@@ -15,35 +15,38 @@ with the gap. Summing over the components, as ``fv.kl`` does unasked, has no suc
 
 import math
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array, lax
 from jax.scipy.special import logsumexp, ndtr
-from numpyro.distributions.mixtures import _MixtureBase
+from jax.tree_util import PyTreeDef
 
+from funcvi._numpyro import Mixture
 from funcvi._types import Key
 from funcvi.sampling import noise
-from funcvi.sampling.dtypes import noise_dtype
-from funcvi.sampling.movements import (
-    MOVEMENTS,
-    TRANSFORMS,
-    into_support,
+from funcvi.sampling.dtypes import inside, noise_dtype
+from funcvi.sampling.elementary import univariate_of
+from funcvi.sampling.implicit import implicit
+from funcvi.sampling.multivariate import (
     is_normal_vector,
     loc_and_factor,
-    parts_of,
-    values_before,
+    times_vector,
     whitened,
 )
-from funcvi.sampling.multivariate import times_vector
+from funcvi.sampling.record import Draw, Kind, Record, Shape, unwrapped
+from funcvi.sampling.wrappers import elementwise, kind_after, values_before
 
-__all__ = ["COMPOSITES", "at_fixed_quantile", "mixture_obstacle"]
+__all__ = ["RECORDS", "at_fixed_quantile", "mixture_obstacle"]
+
+Component: TypeAlias = Any  # a distribution whose kind is known, see _kind
 
 _LOG_2_PI = math.log(2 * math.pi)
 _SAME = (dist.Independent, dist.ExpandedDistribution)
-_WIDEST_FIRST = ("real", "positive", "unit")
+_WIDEST_FIRST: tuple[Kind, ...] = ("real", "positive", "unit")
 _LARGEST_EXPONENT = 60.0  # exp of it and its square are float32
 
 
@@ -64,7 +67,8 @@ def mixture_obstacle(d: Any) -> str | None:
     for c in _components(d):
         if _kind(c) is None:
             why = "discrete" if c.is_discrete else "no derivative of its cdf is known"
-            return f"{name} of {_name(c)}: {why}, so its weights get no gradient"
+            inner = type(unwrapped(c, *_SAME, dist.MaskedDistribution)).__name__
+            return f"{name} of {inner}: {why}, so its weights get no gradient"
     if _support(d) is None:
         return f"{name} of different supports, so its weights get no gradient"
     return None
@@ -76,13 +80,7 @@ def _components(d: Any) -> list[Any]:
     return list(d.component_distributions)
 
 
-def _name(d: Any) -> str:
-    while isinstance(d, (*_SAME, dist.MaskedDistribution)):
-        d = d.base_dist
-    return type(d).__name__
-
-
-def _support(d: Any) -> str | None:
+def _support(d: Any) -> Kind | None:
     """The support of a mixture, without a gap that a draw would have to jump over."""
     kinds = {_kind(c) for c in _components(d)}
     if None in kinds or (len(kinds) > 1 and d.event_dim):
@@ -91,46 +89,42 @@ def _support(d: Any) -> str | None:
     return next(kind for kind in _WIDEST_FIRST if kind in kinds)
 
 
-def _kind(d: Any) -> str | None:
+def _kind(d: Any) -> Kind | None:
     """The support of each coordinate of a component, None where its law is not known."""
     return "real" if is_normal_vector(d) else _elementwise_kind(d)
 
 
-def _elementwise_kind(d: Any) -> str | None:
+def _elementwise_kind(d: Any) -> Kind | None:
     if isinstance(d, _SAME):
         return _elementwise_kind(d.base_dist)
-    if type(d) in MOVEMENTS:
-        return MOVEMENTS[type(d)].kind
-    if isinstance(d, _MixtureBase) and not d.event_dim:
+    if (univariate := univariate_of(d)) is not None:
+        return univariate.kind
+    if isinstance(d, Mixture) and not d.event_dim:
         kinds = {_kind(c) for c in _components(d)}
         return kinds.pop() if len(kinds) == 1 else None
     if type(d).log_prob is not dist.TransformedDistribution.log_prob:
         return None
-    kind = _elementwise_kind(d.base_dist)
-    for transform in parts_of(d.transforms):
-        kind = TRANSFORMS.get((type(transform), str(kind)))
-    return kind
+    return kind_after(d, _elementwise_kind(d.base_dist))
 
 
 # ---- one coordinate of one component ------------------------------------------------------------
 
 
-def _held(d: Any, fixed: Any, x: Array) -> Array:
+def _reparameterised(d: Any, fixed: Any, x: Array) -> Array:
     """x, moving with the parameters of d as a draw at the quantile does that x has in ``fixed``.
 
     Both have the same values. Another argument, and not ``stop_gradient``, so that the derivative
     can be differentiated once more.
     """
     if isinstance(d, _SAME):
-        return _held(d.base_dist, fixed.base_dist, x)
-    if isinstance(d, _MixtureBase):
+        return _reparameterised(d.base_dist, fixed.base_dist, x)
+    if isinstance(d, Mixture):
         shape = jnp.broadcast_shapes(x.shape, d.batch_shape)
         return at_fixed_quantile(d, jnp.broadcast_to(x, shape))
-    if type(d) in MOVEMENTS:
-        movement = MOVEMENTS[type(d)]
-        return movement.place(d, movement.latent(fixed, x))
-    value = _held(d.base_dist, fixed.base_dist, values_before(fixed, x)[0])
-    for transform in parts_of(d.transforms):
+    if (univariate := univariate_of(d)) is not None:
+        return univariate.value(d, univariate.latent(fixed, x))
+    value = _reparameterised(d.base_dist, fixed.base_dist, values_before(fixed, x)[0])
+    for transform in elementwise(d.transforms):
         value = transform(value)
     return value
 
@@ -141,7 +135,7 @@ def _log_density(d: Any, x: Array) -> Array:
     if isinstance(d, dist.TransformedDistribution):
         values = values_before(d, x)
         total = _log_density(d.base_dist, values[0])
-        for t, inner, outer in zip(parts_of(d.transforms), values[:-1], values[1:], strict=True):
+        for t, inner, outer in zip(elementwise(d.transforms), values[:-1], values[1:], strict=True):
             total = total - t.log_abs_det_jacobian(inner, outer)
         return total
     return jnp.asarray(d.log_prob(x))
@@ -151,10 +145,9 @@ def _tails(d: Any, x: Array) -> tuple[Array, Array]:
     """F and 1 - F."""
     if isinstance(d, _SAME):
         return _tails(d.base_dist, x)
-    if type(d) in MOVEMENTS:
-        movement = MOVEMENTS[type(d)]
-        return movement.tails(d, movement.latent(d, x))
-    if isinstance(d, _MixtureBase):
+    if (univariate := univariate_of(d)) is not None:
+        return univariate.tails(d, univariate.latent(d, x))
+    if isinstance(d, Mixture):
         weights = _weights(d)
         each = _over_components(_tails, x, d)
         lower, upper = (jnp.sum(weights * t[..., 0], axis=-1) for t in each)
@@ -162,7 +155,7 @@ def _tails(d: Any, x: Array) -> tuple[Array, Array]:
     inner = values_before(d, x)[0]
     lower, upper = _tails(d.base_dist, inner)
     rising = jnp.ones_like(inner)
-    for transform in parts_of(d.transforms):
+    for transform in elementwise(d.transforms):
         rising = rising * getattr(transform, "sign", 1)
     return jnp.where(rising > 0, lower, upper), jnp.where(rising > 0, upper, lower)
 
@@ -193,7 +186,7 @@ def _over_components(function: Callable[..., Any], x: Array, *mixtures: Any) -> 
     return [jnp.broadcast_to(r, full).reshape(flat) for r in results]
 
 
-def _inside(c: Any, x: Array) -> tuple[Array, Array, Array]:
+def _apart(c: Any, x: Array) -> tuple[Array, Array, Array]:
     """x within the support of c, and whether it was below, above."""
     if _kind(c) == "real":
         no = jnp.zeros(x.shape, bool)
@@ -211,11 +204,11 @@ def _moving(c: Any, fixed: Any, x: Array) -> tuple[Array, Array]:
         z = whitened(*loc_and_factor(fixed), x)
         diagonal = jnp.diagonal(factor, axis1=-2, axis2=-1)
         return loc + times_vector(factor, z), -(z**2 + _LOG_2_PI) / 2 - jnp.log(diagonal)
-    x, below, above = _inside(c, x)
-    held = _held(c, fixed, x)
+    x, below, above = _apart(c, x)
+    moved = _reparameterised(c, fixed, x)
     # At what is left of x where its latent was clipped: finite, and so is every derivative.
-    log_p = _log_density(c, into_support(held, _kind(c)))
-    return held, jnp.where(below | above, -jnp.inf, log_p)
+    log_p = _log_density(c, inside(moved, _kind(c)))
+    return moved, jnp.where(below | above, -jnp.inf, log_p)
 
 
 def _both_tails(c: Any, x: Array) -> tuple[Array, Array]:
@@ -223,7 +216,7 @@ def _both_tails(c: Any, x: Array) -> tuple[Array, Array]:
     if is_normal_vector(c):
         z = whitened(*loc_and_factor(c), x)
         return ndtr(z), ndtr(-z)
-    x, below, above = _inside(c, x)
+    x, below, above = _apart(c, x)
     lower, upper = _tails(c, x)
     lower = jnp.where(below, 0.0, jnp.where(above, 1.0, lower))
     return lower, jnp.where(below, 1.0, jnp.where(above, 0.0, upper))
@@ -235,8 +228,8 @@ def _slope(c: Any, x: Array) -> tuple[Array]:
         loc, factor = loc_and_factor(c)
         z = whitened(loc, factor, x)
         return (-z / jnp.diagonal(factor, axis1=-2, axis2=-1),)
-    held = into_support(_held(c, c, _inside(c, x)[0]), _kind(c))
-    return (jax.jvp(lambda x: _log_density(c, x), (held,), (jnp.ones_like(held),))[1],)
+    moved = inside(_reparameterised(c, c, _apart(c, x)[0]), _kind(c))
+    return (jax.jvp(lambda x: _log_density(c, x), (moved,), (jnp.ones_like(moved),))[1],)
 
 
 def _coupling(d: Any) -> Array | None:
@@ -270,7 +263,7 @@ def _weights(d: Any) -> Array:
 
 
 def at_fixed_quantile(d: Any, x: Array) -> Array:
-    """x, with the derivative that a draw from the mixture d has: its quantile is held.
+    """x, with the derivative that a draw from the mixture d has at its quantile.
 
     Args:
         d: a mixture without a ``mixture_obstacle``.
@@ -289,25 +282,14 @@ def at_fixed_quantile(d: Any, x: Array) -> Array:
         1.25
     """
     leaves, tree = jax.tree.flatten(d)
-
-    @jax.custom_jvp
-    def moved(leaves: Any, x: Array) -> Array:
-        return x
-
-    @moved.defjvp
-    def rule(primals: Any, tangents: Any) -> Any:
-        x = moved(*primals)
-        velocity = _velocity(tree, primals[0], tangents[0], x)
-        return x, velocity.astype(x.dtype) + tangents[1]
-
-    return moved([jnp.asarray(leaf) for leaf in leaves], x)
+    return implicit(partial(_velocity, tree), [jnp.asarray(leaf) for leaf in leaves], x)
 
 
-def _velocity(tree: Any, leaves: Any, tangents: Any, x: Array) -> Array:
-    """The derivative of draws x along the tangents of the mixture's leaves, linear in them."""
+def _velocity(tree: PyTreeDef, x: Array, leaves: list[Array], tangents: list[Array]) -> Array:
+    """The derivative of draws x along the tangents of the mixture's leaves."""
     fixed = jax.tree.unflatten(tree, leaves)
     shape = x.shape
-    x = into_support(x.astype(jnp.promote_types(x.dtype, jnp.float32)), _support(fixed))
+    x = inside(x.astype(jnp.promote_types(x.dtype, jnp.float32)), _support(fixed))
 
     def moving(leaves: Any) -> Any:
         d = jax.tree.unflatten(tree, leaves)
@@ -361,7 +343,7 @@ def _velocity(tree: Any, leaves: Any, tangents: Any, x: Array) -> Array:
     return jnp.moveaxis(v, 0, -1).reshape(shape)
 
 
-def _mixture(d: Any, key: Key, shape: tuple[int, ...], draw: Callable[..., Array]) -> Array:
+def _mixture(d: Any, key: Key, shape: Shape, draw: Draw) -> Array:
     """A draw from every component, of which one is taken."""
     fixed = lax.stop_gradient(d)
     choice_key, key = jax.random.split(key)
@@ -385,4 +367,6 @@ def _mixture(d: Any, key: Key, shape: tuple[int, ...], draw: Callable[..., Array
     return x if mixture_obstacle(d) is not None else at_fixed_quantile(d, lax.stop_gradient(x))
 
 
-COMPOSITES = {dist.MixtureSameFamily: _mixture, dist.MixtureGeneral: _mixture}
+_MIXTURE = Record(compose=_mixture, pathwise=mixture_obstacle, parts=_components)
+
+RECORDS: dict[type, Record] = {dist.MixtureSameFamily: _MIXTURE, dist.MixtureGeneral: _MIXTURE}

@@ -15,7 +15,15 @@ from funcvi._types import Key
 from funcvi.sampling import coefficients
 from funcvi.sampling.polynomials import horner
 
-__all__ = ["exponential", "normal", "normal_and_exponential", "signed_tail", "uniform", "words"]
+__all__ = [
+    "exponential",
+    "fractions",
+    "normal",
+    "normal_and_exponential",
+    "signed_tail",
+    "uniform",
+    "words",
+]
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _U32 = np.uint32
@@ -51,6 +59,19 @@ def signed_tail(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> tuple[Arr
     """
     first, second = words(key, shape)
     return _signed_tail(first, second, dtype)
+
+
+def fractions(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> tuple[Array, Array]:
+    """u and 1 - u for u uniform on (0, 1), each accurate where it is small.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> u, rest = fractions(jax.random.key(0), (3,), jnp.float32)
+        >>> bool(jnp.allclose(u + rest, 1))
+        True
+    """
+    sign, v = signed_tail(key, shape, dtype)
+    return jnp.where(sign < 0, v / 2, 1 - v / 2), jnp.where(sign < 0, 1 - v / 2, v / 2)
 
 
 def normal(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:

@@ -1,12 +1,6 @@
-"""Which sampler draws which distribution: by exact type, else the distribution's own ``sample``.
+"""Which record belongs to which distribution, and the draws that follow from it."""
 
-A sampler takes ``(d, key, shape)``: ``shape`` is that of all draws without the event axes, and
-``d.batch_shape`` broadcasts to it. Those of distributions made of others take ``draw`` as well, the
-function below, so that each file can be read alone.
-"""
-
-from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
@@ -15,51 +9,81 @@ from jax import Array
 from funcvi._types import Key
 from funcvi.sampling import (
     circular,
-    from_gamma,
-    from_noise,
+    elementary,
     mixture,
-    multivariate,
+    numpyro_own,
     truncated,
     truncated_gamma,
-    von_mises,
     wrappers,
 )
+from funcvi.sampling.record import Record, Shape, discrete, own_record
 
-__all__ = ["draw"]
+__all__ = ["RECORDS", "draw", "record_of"]
 
-_SAMPLERS: dict[type, Callable[..., Array]] = {
-    **from_noise.SAMPLERS,
-    **from_gamma.SAMPLERS,
-    **multivariate.SAMPLERS,
-    **von_mises.SAMPLERS,
-    **circular.SAMPLERS,
-    **truncated.SAMPLERS,
-    **truncated_gamma.SAMPLERS,
-}
-_COMPOSITES: dict[type, Callable[..., Array]] = {
-    **wrappers.COMPOSITES,
-    **mixture.COMPOSITES,
-    **circular.COMPOSITES,
+#: Of every class of numpyro.
+RECORDS: dict[type, Record] = {
+    **elementary.RECORDS,
+    **circular.RECORDS,
+    **truncated.RECORDS,
+    **truncated_gamma.RECORDS,
+    **mixture.RECORDS,
+    **wrappers.RECORDS,
+    **numpyro_own.RECORDS,
 }
 
 
-def draw(d: Any, key: Key, shape: tuple[int, ...]) -> Array:
+def record_of(d: dist.Distribution) -> Record:
+    """What is known of the class of d.
+
+    A class has the record that it brings along, else the one in the table above, else, where it
+    inherits ``sample`` unchanged, that of the class it inherits from. Another class of one's own is
+    trusted where it declares its ``reparametrized_params``; what is left is unknown, and its
+    gradients are refused.
+    """
+    kind = type(d)
+    record, trusted = _UNKNOWN, False
+    for base in kind.__mro__:
+        known = own_record(base) or RECORDS.get(base)
+        if known is not None:
+            if base is kind:
+                return known
+            if all(getattr(kind, m, None) is getattr(base, m, None) for m in _SAMPLING):
+                # What its density has become, mixtures and truncations cannot know.
+                record = replace(known, univariate=None, tails=None)
+            break
+        if base is dist.Distribution:
+            break
+        if base.__module__.partition(".")[0] != "numpyro":
+            trusted = trusted or any(name in vars(base) for name in _DECLARATIONS)
+    return replace(record, pathwise=_declared) if trusted else record
+
+
+def draw(d: dist.Distribution, key: Key, shape: Shape) -> Array:
     """Draws of shape (*shape, *event), with whatever gradient they carry."""
-    if type(d) in _SAMPLERS:
-        return _SAMPLERS[type(d)](d, key, shape)
-    if type(d) in _COMPOSITES:
-        return _COMPOSITES[type(d)](d, key, shape, draw)
-    if type(d).sample is dist.TransformedDistribution.sample:
-        return wrappers.transformed(d, key, shape, draw)
-    return _own(d, key, shape)
-
-
-def _own(d: Any, key: Key, shape: tuple[int, ...]) -> Array:
+    record = record_of(d)
+    if record.draw is not None:
+        return record.draw(d, key, shape)
+    if record.compose is not None:
+        return record.compose(d, key, shape, draw)
     axes = len(d.batch_shape)
     if shape[len(shape) - axes :] != d.batch_shape:
         d, axes = d.expand(shape), len(shape)
-    sample_shape = shape[: len(shape) - axes]
-    if isinstance(d, dist.TruncatedPolyaGamma):
-        # numpyro 0.22 returns the batch axes before the sample axes.
-        d, sample_shape = dist.TruncatedPolyaGamma(), shape
-    return jnp.asarray(d.sample(key, sample_shape))
+    return jnp.asarray(d.sample(key, shape[: len(shape) - axes]))
+
+
+def _unknown(d: dist.Distribution) -> str | None:
+    if d.is_discrete:
+        return discrete(d)
+    return (
+        f"whether draws of {type(d).__name__} move with its parameters is not known: declare them "
+        "in its reparametrized_params, or give the class a sampling_record"
+    )
+
+
+def _declared(d: dist.Distribution) -> str | None:
+    return None if d.has_rsample else f"{type(d).__name__}.has_rsample is False"
+
+
+_DECLARATIONS = ("reparametrized_params", "has_rsample")
+_SAMPLING = ("sample", "rsample", "icdf")
+_UNKNOWN = Record(pathwise=_unknown)

@@ -17,6 +17,7 @@ from funcvi._types import Key
 from funcvi.sampling import noise
 from funcvi.sampling.draw import unvalidated
 from funcvi.sampling.dtypes import noise_dtype, own_dtype
+from funcvi.sampling.record import unwrapped
 
 __all__ = ["relaxed_one_hot", "straight_through_one_hot"]
 
@@ -113,9 +114,7 @@ def _scores(
 
 def _log_probs(d: Any) -> Array:
     """(*batch, *event, values)."""
-    inner = d
-    while isinstance(inner, (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)):
-        inner = inner.base_dist
+    inner = unwrapped(d, dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
     name = type(inner).__name__
     if not isinstance(inner, dist.Distribution) or not inner.has_enumerate_support:
         raise TypeError(

@@ -1,6 +1,6 @@
 """Tails of the symmetric laws that numpyro truncates, in standard form, exact however far out.
 
-A law is what a draw between two bounds needs (see truncated.py), for t not negative:
+They are what a draw between two bounds needs (see truncated.py), for t not negative:
 
     tail(t)       S(t) = P(T > t)
     from_tail(p)  its inverse, for p up to one half
@@ -13,22 +13,21 @@ A law is what a draw between two bounds needs (see truncated.py), for t not nega
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
 from jax import Array
 from jax.scipy.special import erfcx, ndtr, ndtri
 
-__all__ = ["LAWS", "Law"]
+__all__ = ["CAUCHY", "LAPLACE", "LOGISTIC", "NORMAL", "SOFT_LAPLACE", "Tails"]
 
 _ROOT_TWO = math.sqrt(2)
 _HAZARD = math.sqrt(2 / math.pi)
 
 
-class Law(NamedTuple):
-    """A symmetric law: see the module."""
+class Tails(NamedTuple):
+    """Those of a symmetric law: see the module."""
 
     tail: Callable[[Array], Array]
     from_tail: Callable[[Array], Array]
@@ -67,7 +66,7 @@ def _logistic_rise(t: Array, e: Array) -> Array:
     return jnp.log1p(jnp.expm1(e) * (1 + jnp.exp(-t)))
 
 
-def _far(t: Array) -> Any:
+def _far(t: Array) -> Array:
     """Where the soft Laplace tail is exponential to all digits."""
     return t > (20 if t.dtype == jnp.float64 else 10)
 
@@ -124,47 +123,45 @@ def _soft_ratio(a: Array, g: Array, t: Array) -> Array:
     return _farther(a, g, t) + rest
 
 
-LAWS: dict[type, Law] = {
-    dist.Normal: Law(
-        tail=lambda t: ndtr(-t),
-        from_tail=lambda p: -ndtri(p),
-        drop=_normal_drop,
-        rise=_normal_rise,
-        log_ratio=lambda a, g, t: g * (a + t) / 2,
-        slope=lambda t: -t,
-    ),
-    dist.Laplace: Law(
-        tail=lambda t: jnp.exp(-t) / 2,
-        from_tail=lambda p: -jnp.log(2 * p),
-        drop=lambda t, w: w,
-        rise=lambda t, e: e,
-        log_ratio=_farther,
-        slope=lambda t: -jnp.sign(t),
-        narrow=1 / 2,  # less narrow, for the kink
-    ),
-    dist.Logistic: Law(
-        tail=lambda t: jax.nn.sigmoid(-t),
-        from_tail=lambda p: jnp.log1p(-p) - jnp.log(p),
-        drop=_logistic_drop,
-        rise=_logistic_rise,
-        log_ratio=_logistic_ratio,
-        slope=lambda t: -jnp.tanh(t / 2),
-    ),
-    dist.SoftLaplace: Law(
-        tail=lambda t: jnp.arctan(jnp.exp(-t)) * (2 / math.pi),
-        from_tail=lambda p: -jnp.log(jnp.tan(p * (math.pi / 2))),
-        drop=_soft_drop,
-        rise=_soft_rise,
-        log_ratio=_soft_ratio,
-        slope=lambda t: -jnp.tanh(t),
-    ),
-    dist.Cauchy: Law(
-        tail=lambda t: _cauchy_angle(t) / math.pi,
-        from_tail=lambda p: 1 / jnp.tan(p * math.pi),
-        drop=_cauchy_drop,
-        rise=_cauchy_rise,
-        log_ratio=lambda a, g, t: jnp.log1p(g / _size(a) * ((a + t) / _size(a))),
-        slope=lambda t: -2 * t / (1 + t * t),
-        unit=lambda t: 1 + jnp.abs(t),
-    ),
-}
+NORMAL = Tails(
+    tail=lambda t: ndtr(-t),
+    from_tail=lambda p: -ndtri(p),
+    drop=_normal_drop,
+    rise=_normal_rise,
+    log_ratio=lambda a, g, t: g * (a + t) / 2,
+    slope=lambda t: -t,
+)
+LAPLACE = Tails(
+    tail=lambda t: jnp.exp(-t) / 2,
+    from_tail=lambda p: -jnp.log(2 * p),
+    drop=lambda t, w: w,
+    rise=lambda t, e: e,
+    log_ratio=_farther,
+    slope=lambda t: -jnp.sign(t),
+    narrow=1 / 2,  # less narrow, for the kink
+)
+LOGISTIC = Tails(
+    tail=lambda t: jax.nn.sigmoid(-t),
+    from_tail=lambda p: jnp.log1p(-p) - jnp.log(p),
+    drop=_logistic_drop,
+    rise=_logistic_rise,
+    log_ratio=_logistic_ratio,
+    slope=lambda t: -jnp.tanh(t / 2),
+)
+SOFT_LAPLACE = Tails(
+    tail=lambda t: jnp.arctan(jnp.exp(-t)) * (2 / math.pi),
+    from_tail=lambda p: -jnp.log(jnp.tan(p * (math.pi / 2))),
+    drop=_soft_drop,
+    rise=_soft_rise,
+    log_ratio=_soft_ratio,
+    slope=lambda t: -jnp.tanh(t),
+)
+CAUCHY = Tails(
+    tail=lambda t: _cauchy_angle(t) / math.pi,
+    from_tail=lambda p: 1 / jnp.tan(p * math.pi),
+    drop=_cauchy_drop,
+    rise=_cauchy_rise,
+    log_ratio=lambda a, g, t: jnp.log1p(g / _size(a) * ((a + t) / _size(a))),
+    slope=lambda t: -2 * t / (1 + t * t),
+    unit=lambda t: 1 + jnp.abs(t),
+)

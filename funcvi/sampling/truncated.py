@@ -12,7 +12,6 @@ gives the implicit derivative (Figurnov et al. 2018, arXiv:1805.08498)
     dx = v(x) + [(1 - u) p(low) (dlow - v(low)) + u p(high) (dhigh - v(high))] / p(x).
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -24,32 +23,20 @@ from jax import Array
 from funcvi._types import Key
 from funcvi.sampling import noise
 from funcvi.sampling.dtypes import noise_dtype
-from funcvi.sampling.tails import LAWS, Law
+from funcvi.sampling.elementary import tails_of
+from funcvi.sampling.implicit import implicit
+from funcvi.sampling.record import Record, Shape
+from funcvi.sampling.tails import Tails
+from funcvi.sampling.wrappers import base_of
 
-__all__ = ["SAMPLERS", "between", "fractions", "truncation_obstacle"]
-
-Shape = tuple[int, ...]
-
-
-def fractions(key: Key, shape: Shape, dtype: Any) -> tuple[Array, Array]:
-    """u and 1 - u for u uniform on (0, 1), each accurate where it is small.
-
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> u, rest = fractions(jax.random.key(0), (3,), jnp.float32)
-        >>> bool(jnp.allclose(u + rest, 1))
-        True
-    """
-    sign, v = noise.signed_tail(key, shape, dtype)
-    return jnp.where(sign < 0, v / 2, 1 - v / 2), jnp.where(sign < 0, 1 - v / 2, v / 2)
+__all__ = ["RECORDS", "between", "exponential_quantile", "truncation_obstacle"]
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def between(law: Law, low: Array, high: Array, u: Array, rest: Array) -> tuple[Array, ...]:
+def between(tails: Tails, low: Array, high: Array, u: Array, rest: Array) -> tuple[Array, ...]:
     """The truncated law's quantile u, differentiable in both bounds.
 
     Args:
-        law: a standard symmetric law.
+        tails: of a standard symmetric tails.
         low: of the interval, or -inf; all arrays of one shape and dtype.
         high: of the interval, or inf; below ``low`` the draw is NaN.
         u: the fraction of the interval's mass that is below the draw.
@@ -60,41 +47,48 @@ def between(law: Law, low: Array, high: Array, u: Array, rest: Array) -> tuple[A
         accurate also where it is small next to ``|t|``. The distances carry no gradient.
 
     Example:
-        >>> import jax.numpy as jnp, numpyro.distributions as dist
-        >>> from funcvi.sampling.tails import LAWS
+        >>> import jax.numpy as jnp
+        >>> from funcvi.sampling.tails import NORMAL
         >>> half = jnp.float32(0.5)
         >>> low, high = jnp.float32(1e3), jnp.float32(jnp.inf)
-        >>> t, gap, _ = between(LAWS[dist.Normal], low, high, half, half)
+        >>> t, gap, _ = between(NORMAL, low, high, half, half)
         >>> round(float(gap) * 1e3, 4)  # log 2
         0.6931
     """
+    t, *gaps = _between(tails, jax.lax.stop_gradient(low), jax.lax.stop_gradient(high), u, rest)
+    return implicit(partial(_velocity, tails), (low, high), t, *gaps, u, rest), *gaps
+
+
+def _between(
+    tails: Tails, low: Array, high: Array, u: Array, rest: Array
+) -> tuple[Array, Array, Array]:
     # Mirrored so that it is the lower bound that is nearer to the middle.
     flip = low + high < 0
     a, b = jnp.where(flip, -high, low), jnp.where(flip, -low, high)
     p, q = jnp.where(flip, rest, u), jnp.where(flip, u, rest)
     width = b - a
     start = jnp.maximum(a, 0)
-    drop = law.drop(start, width)
+    drop = tails.drop(start, width)
     some = p < 0.5
     e = jnp.where(
         some,
         -jnp.log1p(jnp.where(some, p, 0) * jnp.expm1(-drop)),
         -jnp.log(q + p * jnp.exp(-drop)),
     )
-    beside = law.rise(start, e)
-    below, above = law.tail(jnp.maximum(-a, 0)), law.tail(jnp.maximum(b, 0))
+    beside = tails.rise(start, e)
+    below, above = tails.tail(jnp.maximum(-a, 0)), tails.tail(jnp.maximum(b, 0))
     mass = 1 - below - above
     left, right = below + p * mass, above + q * mass
     edge = jnp.finfo(a.dtype).tiny
     across = jnp.where(
         left < right,
-        -law.from_tail(jnp.clip(left, edge, 0.5)),
-        law.from_tail(jnp.clip(right, edge, 0.5)),
+        -tails.from_tail(jnp.clip(left, edge, 0.5)),
+        tails.from_tail(jnp.clip(right, edge, 0.5)),
     )
     middle = jnp.where(jnp.isinf(width), 0, a + width / 2)
-    limit = float(jnp.finfo(a.dtype).eps) ** law.narrow * law.unit(middle)
+    limit = float(jnp.finfo(a.dtype).eps) ** tails.narrow * tails.unit(middle)
     narrow = width < limit
-    thin = width * _exponential(-law.slope(middle) * jnp.where(narrow, width, 0), p, q)
+    thin = width * exponential_quantile(-tails.slope(middle) * jnp.where(narrow, width, 0), p, q)
     gap = jnp.where(narrow, thin, jnp.where(a < 0, across - a, beside))
     gap = jnp.clip(gap, 0, width)
     t = jnp.where(narrow | (a >= 0), a + gap, jnp.clip(across, a, b))
@@ -103,24 +97,29 @@ def between(law: Law, low: Array, high: Array, u: Array, rest: Array) -> tuple[A
     return jnp.where(flip, -t, t), jnp.where(flip, other, gap), jnp.where(flip, gap, other)
 
 
-@between.defjvp
-def _between_rule(law: Law, primals: Any, tangents: Any) -> Any:
-    low, high, u, rest = primals
-    t, *gaps = between(law, *primals)
-    from_low = rest * _density_ratio(law, low, gaps[0], t)
-    from_high = u * _density_ratio(law, high, -gaps[1], t)
-    dt = from_low * tangents[0] + from_high * tangents[1]
-    return (t, *gaps), (dt, *(jnp.zeros_like(gap) for gap in gaps))
+def _velocity(
+    tails: Tails,
+    t: Array,
+    bounds: tuple[Array, Array],
+    dbounds: tuple[Array, Array],
+    from_low: Array,
+    from_high: Array,
+    u: Array,
+    rest: Array,
+) -> Array:
+    by_low = rest * _density_ratio(tails, bounds[0], from_low, t)
+    by_high = u * _density_ratio(tails, bounds[1], -from_high, t)
+    return by_low * dbounds[0] + by_high * dbounds[1]
 
 
-def _density_ratio(law: Law, bound: Array, gap: Array, t: Array) -> Array:
+def _density_ratio(tails: Tails, bound: Array, gap: Array, t: Array) -> Array:
     """p(bound) / p(t), zero at an infinite bound."""
     infinite = jnp.isinf(bound)
-    ratio = jnp.exp(law.log_ratio(jnp.where(infinite, 0, bound), jnp.where(infinite, 0, gap), t))
+    ratio = jnp.exp(tails.log_ratio(jnp.where(infinite, 0, bound), jnp.where(infinite, 0, gap), t))
     return jnp.where(infinite, 0, ratio)
 
 
-def _exponential(decay: Array, p: Array, q: Array) -> Array:
+def exponential_quantile(decay: Array, p: Array, q: Array) -> Array:
     """The quantile p of the density ``exp(-decay s)`` on s in (0, 1)."""
     steep = jnp.maximum(jnp.abs(decay), 1e-30)
     toward = jnp.where(decay >= 0, p, q)
@@ -131,20 +130,21 @@ def _exponential(decay: Array, p: Array, q: Array) -> Array:
 def _truncated(d: Any, key: Key, shape: Shape) -> Array:
     """Location and scale around ``between``; a missing bound is an infinite one."""
     dtype, base = noise_dtype(d), d.base_dist
-    if truncation_obstacle(d) is not None:
+    tails = tails_of(base)
+    if tails is None:
         return jnp.asarray(d.expand(shape).sample(key))
-    u, rest = fractions(key, shape, dtype)
+    u, rest = noise.fractions(key, shape, dtype)
     loc, scale = jnp.asarray(base.loc, dtype), jnp.asarray(base.scale, dtype)
     # Infinite after standardising, not before: the scale's tangent would be infinite.
     bounds = [
         None if bound is None else jnp.asarray(bound, dtype)
         for bound in (getattr(d, "low", None), getattr(d, "high", None))
     ]
-    ends = [
+    low, high = (
         jnp.broadcast_to(open_end if bound is None else (bound - loc) / scale, shape).astype(dtype)
         for bound, open_end in zip(bounds, (-jnp.inf, jnp.inf), strict=True)
-    ]
-    t, from_low, from_high = between(LAWS[type(base)], *ends, u, rest)
+    )
+    t, from_low, from_high = between(tails, low, high, u, rest)
     x = loc + scale * t
     exact = x
     # From the bound where it is near: far from loc, x is rounded less than t is.
@@ -159,16 +159,17 @@ def _truncated(d: Any, key: Key, shape: Shape) -> Array:
     return x + jax.lax.stop_gradient(exact - x)
 
 
-@jax.custom_jvp
 def _tilted(slope: Array, width: Array, u: Array, rest: Array) -> Array:
     """The quantile u of the density ``exp(slope y)`` on y in (0, width)."""
-    return width * _exponential(-slope * width, u, rest)
+    stop = jax.lax.stop_gradient
+    y = stop(width) * exponential_quantile(-stop(slope) * stop(width), u, rest)
+    return implicit(_tilted_velocity, (slope, width), y, u, rest)
 
 
-@_tilted.defjvp
-def _tilted_rule(primals: Any, tangents: Any) -> Any:
-    slope, width, u, rest = primals
-    y = _tilted(*primals)
+def _tilted_velocity(
+    y: Array, theta: tuple[Array, Array], dtheta: tuple[Array, Array], u: Array, rest: Array
+) -> Array:
+    slope, width = theta
     k = slope * width
     from_end = jnp.where(
         k > 0,
@@ -180,13 +181,13 @@ def _tilted_rule(primals: Any, tangents: Any) -> Any:
     series = spread * (1 / 2 + (rest - u) * k / 3 + (1 - 6 * spread) * k * k / 8)
     direct = (from_end - y / width) / jnp.where(small, 1, k)
     from_slope = width**2 * jnp.where(small, series, direct)
-    return y, from_slope * tangents[0] + from_end * tangents[1]
+    return from_slope * dtheta[0] + from_end * dtheta[1]
 
 
 def _doubly_truncated_power(d: Any, key: Key, shape: Shape) -> Array:
     """An exponential density of log x; by itself below ``high`` where ``low`` is zero."""
     dtype = noise_dtype(d)
-    u, rest = fractions(key, shape, dtype)
+    u, rest = noise.fractions(key, shape, dtype)
     slope, low, high = (
         jnp.broadcast_to(jnp.asarray(p, dtype), shape) for p in (d.alpha + 1.0, d.low, d.high)
     )
@@ -205,14 +206,7 @@ def _lower_truncated_power(d: Any, key: Key, shape: Shape) -> Array:
     return d.low * jnp.exp(e / jnp.where(d.alpha < -1, -1 - d.alpha, jnp.nan))
 
 
-_TRUNCATED = (
-    dist.LeftTruncatedDistribution,
-    dist.RightTruncatedDistribution,
-    dist.TwoSidedTruncatedDistribution,
-)
-
-
-def truncation_obstacle(d: Any) -> str | None:
+def truncation_obstacle(d: dist.LeftTruncatedDistribution) -> str | None:
     """Why a truncated distribution has no pathwise gradient: its base's tails are not in tails.py.
 
     numpyro draws a truncated StudentT by an inverse incomplete beta function from a package that we
@@ -223,15 +217,17 @@ def truncation_obstacle(d: Any) -> str | None:
         >>> truncation_obstacle(dist.LeftTruncatedDistribution(dist.StudentT(3.0), 0.5))
         'LeftTruncatedDistribution of StudentT has no derivative'
     """
-    if not isinstance(d, _TRUNCATED) or type(d.base_dist) in LAWS:
+    if tails_of(d.base_dist) is not None:
         return None
     return f"{type(d).__name__} of {type(d.base_dist).__name__} has no derivative"
 
 
-SAMPLERS: dict[type, Callable[..., Array]] = {
-    dist.LeftTruncatedDistribution: _truncated,
-    dist.RightTruncatedDistribution: _truncated,
-    dist.TwoSidedTruncatedDistribution: _truncated,
-    dist.DoublyTruncatedPowerLaw: _doubly_truncated_power,
-    dist.LowerTruncatedPowerLaw: _lower_truncated_power,
+_TRUNCATED = Record(_truncated, pathwise=truncation_obstacle, parts=base_of)
+
+RECORDS: dict[type, Record] = {
+    dist.LeftTruncatedDistribution: _TRUNCATED,
+    dist.RightTruncatedDistribution: _TRUNCATED,
+    dist.TwoSidedTruncatedDistribution: _TRUNCATED,
+    dist.DoublyTruncatedPowerLaw: Record(_doubly_truncated_power),
+    dist.LowerTruncatedPowerLaw: Record(_lower_truncated_power),
 }

@@ -17,23 +17,27 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 from jax import Array
 from jax.scipy.special import gammainc, gammaincc
+from jax.typing import ArrayLike
 
+from funcvi._numpyro import named
 from funcvi._types import Key
+from funcvi.sampling import noise
 from funcvi.sampling.dtypes import noise_dtype
 from funcvi.sampling.gamma import gamma_elasticity
-from funcvi.sampling.truncated import fractions
+from funcvi.sampling.implicit import implicit
+from funcvi.sampling.record import Record
+from funcvi.sampling.truncated import exponential_quantile
+from funcvi.sampling.wrappers import base_of
 
-__all__ = ["SAMPLERS", "log_between"]
+__all__ = ["RECORDS", "log_between"]
 
 _TERMS = 24  # of the fractions: enough from five standard deviations on
 _FAR = 1e-7  # a tail with less mass than this is far
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(40)
 
 
-@jax.custom_jvp
 def log_between(a: Array, low: Array, high: Array, u: Array, rest: Array) -> Array:
     """Log of the quantile u of Gamma(a, 1) between two bounds.
 
@@ -51,6 +55,12 @@ def log_between(a: Array, low: Array, high: Array, u: Array, rest: Array) -> Arr
         >>> round(float(jnp.exp(y)), 4)   # 2 + log 2
         2.6931
     """
+    stop = jax.lax.stop_gradient
+    y = _log_between(stop(a), stop(low), stop(high), u, rest)
+    return implicit(_velocity, (a, low, high), y, u, rest)
+
+
+def _log_between(a: Array, low: Array, high: Array, u: Array, rest: Array) -> Array:
     info = jnp.finfo(a.dtype)
     floor = float(math.log(info.tiny))
     left, right = jnp.maximum(low, floor), jnp.minimum(high, -floor)
@@ -86,16 +96,19 @@ def log_between(a: Array, low: Array, high: Array, u: Array, rest: Array) -> Arr
     return jnp.where((a > 0) & (low <= high), jnp.clip(y, left, right), jnp.nan)
 
 
-@log_between.defjvp
-def _log_between_rule(primals: Any, tangents: Any) -> Any:
-    a, low, high, u, rest = primals
-    y = log_between(*primals)
-    d_log_a = tangents[0] / a
+def _velocity(
+    y: Array,
+    theta: tuple[Array, Array, Array],
+    dtheta: tuple[Array, Array, Array],
+    u: Array,
+    rest: Array,
+) -> Array:
+    a, low, high = theta
+    d_log_a = dtheta[0] / a
 
     def at(bound: Array, d_bound: Array, share: Array) -> Array:
         real = jnp.isfinite(bound)
-        inside = jnp.where(real, bound, y)
-        steps = inside - y
+        steps = jnp.where(real, bound, y) - y
         log_ratio = a * steps - jnp.exp(y) * jnp.expm1(steps)
         return jnp.where(real, share * jnp.exp(jnp.minimum(log_ratio, 80)) * d_bound, 0)
 
@@ -107,8 +120,8 @@ def _log_between_rule(primals: Any, tangents: Any) -> Any:
     near = near + at(high, moved(high, d_log_a), u)
     far_up = (gammaincc(a, jnp.exp(low)) < _FAR) & (jnp.exp(low) > a)
     far_down = (gammainc(a, jnp.exp(high)) < _FAR) & (jnp.exp(high) < a)
-    fixed = jnp.where(far_up | far_down, _far_slope(a, low, high, y) * tangents[0], near)
-    return y, fixed + at(low, tangents[1], rest) + at(high, tangents[2], u)
+    fixed = jnp.where(far_up | far_down, _far_slope(a, low, high, y) * dtheta[0], near)
+    return fixed + at(low, dtheta[1], rest) + at(high, dtheta[2], u)
 
 
 def _far_slope(a: Array, low: Array, high: Array, y: Array) -> Array:
@@ -186,19 +199,17 @@ def _narrow(a: Array, low: Array, high: Array) -> Array:
 def _power(a: Array, low: Array, high: Array, u: Array, rest: Array) -> Array:
     slope = a - jnp.exp((low + high) / 2)
     width = high - low
-    growth = slope * jnp.where(jnp.isfinite(width), width, 0)
-    steep = jnp.maximum(jnp.abs(growth), 1e-30)
-    s = -jnp.log1p(jnp.where(growth > 0, rest, u) * jnp.expm1(-steep)) / steep
-    return low + width * jnp.where(growth > 0, 1 - s, s)
+    decay = -slope * jnp.where(jnp.isfinite(width), width, 0)
+    return low + width * exponential_quantile(decay, u, rest)
 
 
 def _truncated_gamma(d: Any, key: Key, shape: tuple[int, ...]) -> Array:
     dtype, base = noise_dtype(d), d.base_dist
-    u, rest = fractions(key, shape, dtype)
+    u, rest = noise.fractions(key, shape, dtype)
     rate = jnp.asarray(base.rate, dtype)
     tiny = jnp.finfo(dtype).tiny
 
-    def log_of(bound: Any, missing: float) -> Array:
+    def log_of(bound: ArrayLike | None, missing: float) -> Array:
         if bound is None:
             return jnp.full(shape, missing, dtype)
         scaled = jnp.asarray(bound, dtype) * rate
@@ -217,9 +228,7 @@ def _truncated_gamma(d: Any, key: Key, shape: tuple[int, ...]) -> Array:
     return x + jax.lax.stop_gradient(inside - x)
 
 
-# New in numpyro 0.22.
-SAMPLERS = {
-    getattr(dist, name): _truncated_gamma
-    for name in ("LeftTruncatedGamma", "RightTruncatedGamma", "TwoSidedTruncatedGamma")
-    if hasattr(dist, name)
-}
+RECORDS: dict[type, Record] = dict.fromkeys(
+    named("LeftTruncatedGamma", "RightTruncatedGamma", "TwoSidedTruncatedGamma"),
+    Record(_truncated_gamma, parts=base_of),
+)

@@ -19,7 +19,7 @@ and ``pull (1 + k (1 + cos x))`` between 1 and 2.2 a polynomial in the same pane
 """
 
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -31,9 +31,11 @@ from funcvi._types import Key
 from funcvi.sampling import coefficients, noise
 from funcvi.sampling import von_mises_coefficients as tables
 from funcvi.sampling.dtypes import noise_dtype
+from funcvi.sampling.implicit import implicit
 from funcvi.sampling.polynomials import horner, horner_rows
+from funcvi.sampling.record import Record
 
-__all__ = ["SAMPLERS", "centred_von_mises", "von_mises_pull", "wrapped"]
+__all__ = ["RECORDS", "centred_von_mises", "von_mises_pull", "wrapped"]
 
 _LARGEST = 1e30
 
@@ -69,8 +71,12 @@ def wrapped(x: Array) -> Array:
     return jnp.where(x >= math.pi, x - 2 * math.pi, x)
 
 
-@jax.custom_jvp
 def _angle(concentration: Array, sign: Array, v: Array) -> Array:
+    x = _quantile(jax.lax.stop_gradient(concentration), sign, v)
+    return implicit(_velocity, concentration, x)
+
+
+def _quantile(concentration: Array, sign: Array, v: Array) -> Array:
     k = jnp.clip(concentration, 1e-12, _LARGEST)
     root = jnp.sqrt(k)
     z = _cut_normal(root, v)
@@ -85,10 +91,8 @@ def _angle(concentration: Array, sign: Array, v: Array) -> Array:
     return jnp.where(concentration >= 0, x, jnp.nan)
 
 
-@_angle.defjvp
-def _angle_rule(primals: Any, tangents: Any) -> Any:
-    x = _angle(*primals)
-    return x, -jnp.sin(x) * von_mises_pull(primals[0], x) * tangents[0]
+def _velocity(x: Array, concentration: Array, dconcentration: Array) -> Array:
+    return -jnp.sin(x) * von_mises_pull(concentration, x) * dconcentration
 
 
 def von_mises_pull(concentration: Array, x: Array) -> Array:
@@ -138,21 +142,21 @@ def _layered(o: Array, k: Array, width: float) -> Array:
     return jnp.clip(2 * o * (k + width) / (k * o + width) - 1, -1, 1)
 
 
-def _in_panels(panels: Any, inner: Array, k: Array) -> Array:
-    """The polynomial of the panel that k is in, with its place in the panel as outer variable."""
+def _in_panels(panels: Sequence[Sequence[Sequence[float]]], inner: Array, k: Array) -> Array:
+    """The polynomial of the panel that k is in, with where k is in it as outer variable."""
     edges = [b / (b + tables.BEND) for b in tables.PANELS]
-    place = k / (k + tables.BEND)
+    bent = k / (k + tables.BEND)
     value = jnp.zeros_like(k)
     for rows, low, high in zip(panels, edges[:-1], edges[1:], strict=True):
-        outer = jnp.clip((place - low) / (high - low), 0, 1)
-        value = jnp.where(place >= low, horner_rows(rows, inner, outer), value)
+        outer = jnp.clip((bent - low) / (high - low), 0, 1)
+        value = jnp.where(bent >= low, horner_rows(rows, inner, outer), value)
     return value
 
 
-def _von_mises(d: Any, key: Key, shape: tuple[int, ...]) -> Array:
+def _von_mises(d: dist.VonMises, key: Key, shape: tuple[int, ...]) -> Array:
     concentration = jnp.asarray(d.concentration, noise_dtype(d))
     # Right for functions that are continuous on the circle: a jump at the cut has no derivative.
     return wrapped(d.loc + centred_von_mises(key, concentration, shape))
 
 
-SAMPLERS = {dist.VonMises: _von_mises}
+RECORDS: dict[type, Record] = {dist.VonMises: Record(_von_mises)}

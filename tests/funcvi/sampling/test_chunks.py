@@ -35,11 +35,11 @@ def test_one_compilation_serves_all_chunks_and_calls():
     d = dist.Laplace(0.3, 1.1)
     list(fv.sample_in_chunks(d, KEY, 64, chunk_size=17))
     with jax.log_compiles(False), jax.checking_leaks():
-        from funcvi.sampling.chunks import _drawn
+        from funcvi.sampling.chunks import _chunk
 
-        before = _drawn._cache_size()
+        before = _chunk._cache_size()
         list(fv.sample_in_chunks(dist.Laplace(0.5, 2.0), KEY, 100, chunk_size=17))
-        assert _drawn._cache_size() == before
+        assert _chunk._cache_size() == before
 
 
 def test_a_chunk_larger_than_all():
@@ -47,7 +47,7 @@ def test_a_chunk_larger_than_all():
     assert only.shape == (5,)
 
 
-@pytest.mark.parametrize(("num_draws", "chunk_size"), [(0, 5), (5, 0), (-1, 5)])
-def test_sizes_must_be_positive(num_draws, chunk_size):
+@pytest.mark.parametrize(("num_samples", "chunk_size"), [(0, 5), (5, 0), (-1, 5)])
+def test_sizes_must_be_positive(num_samples, chunk_size):
     with pytest.raises(ValueError, match="must be positive"):
-        fv.sample_in_chunks(dist.Normal(), KEY, num_draws, chunk_size=chunk_size)
+        fv.sample_in_chunks(dist.Normal(), KEY, num_samples, chunk_size=chunk_size)

@@ -1,7 +1,7 @@
 """Our samplers against the distributions' own: law, shape, dtype, transforms of JAX, key types."""
 
 import zlib
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +13,11 @@ from scipy import stats
 
 import funcvi as fv
 from funcvi.joints import is_joint
-from funcvi.sampling import registry
+from funcvi.sampling import pathwise_obstacle, registry
 from tests.funcvi.catalogue import NESTINGS, SINGLE
 
 ALL = {**SINGLE, **NESTINGS}
-OURS = {*registry._SAMPLERS, *registry._COMPOSITES}
+OURS = {k for k, r in registry.RECORDS.items() if r.draw is not None or r.compose is not None}
 NUMBER = 4000
 
 
@@ -126,12 +126,53 @@ def test_scan_and_gradients_inside_it() -> None:
     assert slope == pytest.approx(1.0, abs=0.02)
 
 
-def test_a_subclass_keeps_its_own_sampler() -> None:
-    class Shifted(dist.Normal):
-        def sample(self, key: Any, sample_shape: Any = ()) -> Any:
-            return jnp.full(sample_shape + self.batch_shape, 7.0)
+def test_every_class_of_numpyro_has_a_record() -> None:
+    """A new one must be judged before its gradients are used."""
+    classes = {
+        k for k in vars(dist).values() if isinstance(k, type) and issubclass(k, dist.Distribution)
+    }
+    missing = {k.__name__ for k in classes - {dist.Distribution} - registry.RECORDS.keys()}
+    assert not missing
+    for make in ALL.values():
+        if not is_joint(d := make()):
+            assert "is not known" not in (pathwise_obstacle(d) or "")
 
+
+class Shifted(dist.Normal):
+    """A sampler of its own, of which nothing is known."""
+
+    def sample(self, key: Any, sample_shape: Any = ()) -> Any:
+        return jnp.full(sample_shape + self.batch_shape, 7.0)
+
+
+class Declared(Shifted):
+    """Its author says that it is right."""
+
+    reparametrized_params: ClassVar[list[str]] = ["loc", "scale"]
+
+
+class Named(dist.MixtureSameFamily):
+    """Nothing is its own but the name: numpyro's draws of it would not move with the weights."""
+
+
+def test_a_class_from_elsewhere() -> None:
     assert fv.sample(Shifted(), jax.random.key(0), (2,)).tolist() == [7.0, 7.0]
+    refusal = pathwise_obstacle(Shifted()) or ""
+    assert "whether draws of Shifted move with its parameters is not known" in refusal
+    assert "reparametrized_params" in refusal
+    assert "sampling_record" in refusal
+    assert pathwise_obstacle(Declared()) is None
+
+    def draw(w: Any, kind: Any) -> Any:
+        weights = dist.Categorical(probs=jnp.stack([w, 1 - w]))
+        d = kind(weights, dist.Normal(jnp.array([0.0, 1.0]), 1.0))
+        return fv.sample(d, jax.random.key(0))
+
+    assert jax.grad(draw)(0.3, Named) == jax.grad(draw)(0.3, dist.MixtureSameFamily) != 0
+    mixture = dist.MixtureSameFamily(
+        dist.Categorical(probs=jnp.ones(2) / 2), Declared(jnp.zeros(2), 1.0)
+    )
+    assert "no derivative of its cdf is known" in (pathwise_obstacle(mixture) or "")
 
 
 BAD: dict[str, Any] = {
