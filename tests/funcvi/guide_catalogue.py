@@ -117,7 +117,7 @@ def coupling_flow(size, layers=4, width=8):
 
 
 def autoregressive_flow(size):
-    init, apply = AutoregressiveNN(size, [size + 1])
+    init, apply = AutoregressiveNN(size, [16 + size])
     _, params = init(KEY, (size,))
 
     def flow(params):
@@ -131,8 +131,8 @@ def flowjax_flow(size):
     # funcvi does not depend on flowjax.
     flows = pytest.importorskip("flowjax.flows", reason="flowjax is not installed")
     normal = pytest.importorskip("flowjax.distributions").Normal
-    return flows.masked_autoregressive_flow(
-        KEY, base_dist=normal(jnp.zeros(size)), flow_layers=2, nn_width=size, invert=True
+    return flows.coupling_flow(
+        KEY, base_dist=normal(jnp.zeros(size)), flow_layers=4, nn_width=16, invert=False
     )
 
 
