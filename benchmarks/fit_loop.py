@@ -2,7 +2,8 @@
 
 One process runs every side in turn, several times after one round that does not count; the table
 gives medians and their ratios. A first call is made after ``jax.clear_caches()``, so it includes
-tracing and compiling. Usage:
+tracing and compiling. Then many data sets of one shape are fitted in a loop, beside numpyro's SVI
+jitted with the data as arguments. Usage:
 
     python benchmarks/fit_loop.py [--steps 5000] [--samples 1000] [--runs 7] [--output FILE]
 """
@@ -24,6 +25,7 @@ import numpyro.distributions as dist
 import optax
 from jax.scipy.stats import norm
 from numpyro.infer import SVI, Trace_ELBO
+from numpyro.infer.autoguide import AutoNormal
 
 import funcvi as fv
 
@@ -196,6 +198,95 @@ def targets(times: dict[str, tuple[list[float], list[float]]]) -> list[str]:
     return rows
 
 
+def regression(seed: int) -> tuple[jax.Array, jax.Array]:
+    x = jax.random.normal(jax.random.key(seed), (200, 3))
+    logits = x @ jnp.array([1.0, -2.0, 0.5])
+    return x, jax.random.bernoulli(jax.random.key(seed + 1000), jax.nn.sigmoid(logits)).astype(int)
+
+
+def logistic(x, y):
+    w = numpyro.sample("w", dist.Normal(0.0, 2.0).expand([3]).to_event(1))
+    numpyro.sample("y", dist.Bernoulli(logits=x @ w), obs=y)
+
+
+def target_by_funcvi(steps: int) -> Callable[[int], jax.Array]:
+    def run(seed):
+        guide = fv.mean_field(fv.target(logistic, *regression(seed)))
+        loss = fv.negative_elbo(guide, num_samples=4, estimator="pathwise")
+        fit = fv.fit(loss, guide.init(KEY), optax.adam(1e-2), key=KEY, num_steps=steps)
+        return guide(fit.params).unconstrained["w"].mean
+
+    return run
+
+
+def closure_by_funcvi(steps: int) -> Callable[[int], jax.Array]:
+    def run(seed):
+        x, y = regression(seed)
+        params, q = fv.unconstrain(dist.Normal(jnp.zeros(3), jnp.full(3, 0.1)).to_event(1))
+        prior = dist.Normal(jnp.zeros(3), 2.0).to_event(1)
+
+        def loss(params, key):
+            def log_likelihood(w):
+                return dist.Bernoulli(logits=w @ x.T).log_prob(y).sum(-1)
+
+            fit = fv.expectation(
+                q(params), log_likelihood, key=key, num_samples=4, estimator="pathwise"
+            )
+            return fv.kl(q(params), prior) - fit
+
+        fit = fv.fit(loss, params, optax.adam(1e-2), key=KEY, num_steps=steps)
+        return q(fit.params).mean
+
+    return run
+
+
+def svi_by_numpyro(steps: int) -> Callable[[int], jax.Array]:
+    guide = AutoNormal(logistic)
+    svi = SVI(logistic, guide, optax.adam(1e-2), Trace_ELBO(num_particles=4))
+    fit = jax.jit(lambda x, y: svi.run(KEY, steps, x, y, progress_bar=False).params)
+    return lambda seed: fit(*regression(seed))["w_auto_loc"]
+
+
+def resident() -> float:
+    """Megabytes."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def many(steps: int) -> list[str]:
+    """A row for each way of fitting many data sets of one shape, one after the other."""
+    rows = [
+        "| side | data sets | s each, after the first five | MB more after them | compilations |",
+        "|---|---|---|---|---|",
+    ]
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None
+    )
+    sides = {
+        "fv.fit of fv.negative_elbo of a new target": (target_by_funcvi, 50),
+        "fv.fit of a fresh closure": (closure_by_funcvi, 200),
+        "numpyro SVI.run in one jax.jit, data as arguments": (svi_by_numpyro, 50),
+    }
+    for name, (make, count) in sides.items():
+        run = make(steps)
+        for seed in range(5):
+            jax.block_until_ready(run(seed))
+        before, times = resident(), []
+        compiled.clear()
+        for seed in range(5, count):
+            start = time.perf_counter()
+            mean = jax.block_until_ready(run(seed))
+            times.append(time.perf_counter() - start)
+            if not float(jnp.abs(mean - jnp.array([1.0, -2.0, 0.5])).max()) < 2.0:
+                raise AssertionError(f"{name} did not fit data set {seed}: {mean}")
+        rows.append(
+            f"| {name} | {count} | {statistics.median(times):.4f} | {resident() - before:+.0f} "
+            f"| {len(compiled)} |"
+        )
+    return rows
+
+
 def versions() -> str:
     found = []
     for package in ("funcvi", "jax", "jaxlib", "numpyro", "optax", "torch"):
@@ -213,8 +304,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--many", action="store_true", help="only the many data sets")
     parser.add_argument("--output", help="also write the table to this file")
     options = parser.parse_args()
+    rows = many(2000)
+    if options.many:
+        print("\n".join(rows))
+        return
     times = measure(options.steps, options.samples, options.runs)
     lines = [
         "# Fitting Normal to Normal(5, 5) by Monte Carlo KL",
@@ -225,6 +321,10 @@ def main() -> None:
         *table(times),
         "",
         *targets(times),
+        "",
+        "Many data sets of one shape (a logistic regression, 2000 steps of 4 draws each):",
+        "",
+        *rows,
         "",
         "The hand-written scan draws by jax.random.normal; fv.kl draws by fv.sample's polynomial.",
         "",
