@@ -307,7 +307,7 @@ def main() -> None:
     parser.add_argument("--many", action="store_true", help="only the many data sets")
     parser.add_argument("--output", help="also write the table to this file")
     options = parser.parse_args()
-    rows = many(2000)
+    rows = many(options.steps)
     if options.many:
         print("\n".join(rows))
         return
@@ -322,7 +322,7 @@ def main() -> None:
         "",
         *targets(times),
         "",
-        "Many data sets of one shape (a logistic regression, 2000 steps of 4 draws each):",
+        f"Many data sets of one shape (logistic regressions, {options.steps} steps of 4 draws):",
         "",
         *rows,
         "",

@@ -18,7 +18,7 @@ def written(optimizer: optax.GradientTransformation) -> Hashable | None:
     """
     try:
         return _parts((optimizer.init, optimizer.update))
-    except (_Unknown, ValueError, RecursionError):  # an empty cell, a function in its own closure
+    except (_Unknown, ValueError, OverflowError, RecursionError):  # an empty cell, a cycle
         return None
 
 
@@ -27,10 +27,10 @@ class _Unknown(Exception):
 
 
 def _parts(value: object) -> Hashable:
-    if value is None or isinstance(value, (str, bytes, bool, int, np.generic)):
+    if value is None or isinstance(value, (str, bytes, bool, np.generic)):
         return type(value), value
-    if isinstance(value, float):
-        return float, value.hex()
+    if isinstance(value, (int, float)):  # optax's schedules turn their own 100 into 100.0
+        return "number", float(value).hex()
     if isinstance(value, tuple):
         return type(value), *map(_parts, value)
     if isinstance(value, types.FunctionType) and value.__module__.partition(".")[0] == "optax":
