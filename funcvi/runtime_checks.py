@@ -28,7 +28,8 @@ def require(holds: ArrayLike, values: T, error: Callable[[], Exception]) -> T:
         values: a pytree of arrays.
         error: makes the exception.
     """
-    all_hold = jnp.all(jnp.asarray(holds))
+    with jax.ensure_compile_time_eval():  # what is constant stays so inside jit
+        all_hold = jnp.all(jnp.asarray(holds))
     if is_concrete(all_hold):
         if not bool(all_hold):
             raise error()

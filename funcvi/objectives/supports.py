@@ -106,14 +106,15 @@ def _inside(q: Constraint, p: Constraint) -> bool | Array:
 def _both(a: bool | Array, b: bool | Array) -> bool | Array:
     if isinstance(a, bool) and isinstance(b, bool):
         return a and b
-    return jnp.logical_and(a, b)
+    with jax.ensure_compile_time_eval():  # of constants at once, inside jit too
+        return jnp.logical_and(a, b)
 
 
 def _at_least(a: ArrayLike, b: ArrayLike) -> bool | Array:
     """Whether a >= b everywhere; an array where that depends on arrays."""
     if _always(a, np.inf) or _always(b, -np.inf):
         return True
-    with jax.ensure_compile_time_eval():  # of two constants at once, inside jit too
+    with jax.ensure_compile_time_eval():
         if isinstance(a, jax.Array) or isinstance(b, jax.Array):
             return jnp.all(jnp.greater_equal(a, b))
         return bool(np.all(np.greater_equal(a, b)))

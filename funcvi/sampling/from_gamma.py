@@ -131,9 +131,20 @@ def _dirichlet_multinomial(d: dist.DirichletMultinomial, key: Key, shape: Shape)
     dirichlet_key, multinomial_key = jax.random.split(key)
     probs = _dirichlet(d, dirichlet_key, shape)
     counts = dist.MultinomialProbs(
-        probs, d.total_count, total_count_max=d.total_count_max, validate_args=False
+        probs, d.total_count, total_count_max=_most_trials(d), validate_args=False
     )
     return jnp.asarray(counts.sample(multinomial_key))
+
+
+def _most_trials(d: dist.DirichletMultinomial) -> int | None:
+    """A constant count stays one inside jit, where numpyro asks for its maximum."""
+    if d.total_count_max is not None:
+        return d.total_count_max
+    try:
+        with jax.ensure_compile_time_eval():
+            return int(jnp.max(jnp.asarray(d.total_count)))
+    except jax.errors.JAXTypeError:  # an argument of the compiled function
+        return None
 
 
 def _latent(d: dist.Gamma, x: Array) -> Array:

@@ -101,3 +101,107 @@ def test_batches_events_and_float64():
 def test_refusals(q, options, message):
     with pytest.raises(ValueError, match=message):
         fv.expectation(q, lambda x: x * 1.0, **options)
+
+
+def test_a_joint_is_drawn_member_by_member():
+    """A discrete member by the score function, the other pathwise: E[n x] = rate * loc."""
+
+    def one(theta, key):
+        q = {"x": dist.Normal(theta["loc"], 1.0), "n": dist.Poisson(theta["rate"])}
+        return fv.expectation(q, lambda d: d["n"] * d["x"], key=key, num_samples=50)
+
+    theta = {"loc": jnp.array(0.7), "rate": jnp.array(2.0)}
+    values, slopes = jax.jit(jax.vmap(jax.value_and_grad(one), (None, 0)))(
+        theta, jax.random.split(KEY, 1000)
+    )
+    exact = {"loc": 2.0, "rate": 0.7}
+    for draws, expected in ((values, 1.4), *((slopes[n], exact[n]) for n in exact)):
+        error = 5 * np.std(draws) / np.sqrt(1000) + 1e-5
+        assert abs(np.mean(draws) - expected) < error
+
+
+def test_a_dict_is_drawn_by_the_same_keys_in_whatever_order_it_was_written():
+    """jit sorts the dicts that pass through it."""
+    a, b = dist.Normal(0.3, 1.0), dist.Gamma(2.0, 1.0)
+    p = {"a": dist.Laplace(), "b": dist.LogNormal()}
+
+    def run(q):
+        mean = fv.expectation(q, lambda d: d["a"] * d["b"], key=KEY, num_samples=4)
+        return mean, fv.kl(q, p, key=KEY, num_samples=4), fv.sample(q, KEY)
+
+    expected = run({"a": a, "b": b})
+    for result in (run({"b": b, "a": a}), jax.jit(run)({"b": b, "a": a})):
+        for x, y in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-5)
+
+
+def test_a_mask_hides_nothing_from_an_expectation():
+    """Its log density is zero there: the sum over values counted each of them fully."""
+    for wrap in (lambda d: d.mask(False), lambda d: d.mask(jnp.array(False)).expand([2])):
+        mean = fv.expectation(wrap(dist.Bernoulli(0.3)), lambda x: 4.0 * x + 1)
+        np.testing.assert_allclose(mean, 2.2, rtol=1e-6)
+    events = dist.Bernoulli(jnp.array([0.3, 0.5])).mask(jnp.array([True, False])).to_event(1)
+    keys = jax.random.split(KEY, 500)
+
+    def slope(key):
+        return jax.grad(
+            lambda t: fv.expectation(
+                dist.Normal(t, 1.0).mask(jnp.array([True, False])).to_event(1),
+                lambda x: (x**2).sum(-1),
+                key=key,
+                estimator="score_function",
+            )
+        )(jnp.array([0.5, 1.0]))
+
+    draws = np.asarray(jax.jit(jax.vmap(slope))(keys), np.float64)
+    assert np.all(abs(draws.mean(0) - [1.0, 2.0]) < 5 * draws.std(0) / np.sqrt(500))
+    mean = fv.expectation(events, lambda x: x.sum(-1) * 1.0, key=KEY, num_samples=20_000)
+    assert abs(float(mean) - 0.8) < 5 * 0.7 / np.sqrt(20_000)
+
+
+def test_an_angle_is_scored_unless_the_function_is_said_to_be_periodic():
+    """The mean of the angle itself: where it jumps at pi, no derivative along a draw sees it."""
+    grid = np.linspace(-np.pi, np.pi, 20_001)
+    density = np.exp(2.0 * np.cos(grid - 2.5))
+    slope = np.trapezoid(grid * density * 2.0 * np.sin(grid - 2.5), grid)
+    exact = slope / np.trapezoid(density, grid)
+
+    def gradient(key, estimator):
+        return jax.grad(
+            lambda loc: fv.expectation(
+                dist.VonMises(loc, 2.0), lambda x: x, key=key, estimator=estimator
+            )
+        )(2.5)
+
+    keys = jax.random.split(KEY, 400)
+    draws = np.asarray(jax.jit(jax.vmap(lambda k: gradient(k, None)))(keys), np.float64)
+    assert abs(draws.mean() - exact) < 5 * draws.std() / 20
+    forced = np.asarray(jax.jit(jax.vmap(lambda k: gradient(k, "pathwise")))(keys))
+    np.testing.assert_allclose(forced, 1.0, atol=1e-3)  # the promise was false: all draws shift
+
+
+def test_a_mixture_is_summed_over_its_components():
+    """Without noise where the function is linear in what each component draws on average."""
+
+    def mean(logits, key):
+        q = dist.MixtureSameFamily(
+            dist.Categorical(logits=logits), dist.Delta(jnp.array([1.0, 4.0]))
+        )
+        return fv.expectation(q, lambda x: x**2, key=key, num_samples=1)
+
+    value, slope = jax.value_and_grad(mean)(jnp.zeros(2), KEY)
+    assert float(value) == pytest.approx(8.5)
+    np.testing.assert_allclose(slope, [-3.75, 3.75], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("q", "f", "message"),
+    [
+        (3.0, jnp.sin, "q must be a numpyro distribution, got float: call the family"),
+        ({"a": [dist.Normal]}, jnp.sin, r"q\['a'\]\[0\] must be a numpyro distribution"),
+        (dist.Normal(), 3.0, "function must be callable, got float"),
+    ],
+)
+def test_refuses_what_is_no_distribution_or_function(q, f, message):
+    with pytest.raises(TypeError, match=message):
+        fv.expectation(q, f, key=KEY)

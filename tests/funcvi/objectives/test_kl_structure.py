@@ -160,3 +160,23 @@ def test_float64_is_float64_accurate():
         q, p, torch_q, torch_p, theta = CLOSED["Beta"]
         gradient = jax.grad(lambda t: fv.kl(q(t), p(t)))(jnp.asarray(theta, jnp.float64))
         np.testing.assert_allclose(gradient, torch_oracle(torch_q, torch_p, theta)[1], rtol=1e-8)
+
+
+def test_a_binomial_is_summed_under_jit_too():
+    """The family keeps its count as an array, which jit must not take for data."""
+    params, q = fv.unconstrain(dist.Binomial(7, probs=jnp.array([0.3, 0.4])))
+    p = dist.Binomial(7, probs=jnp.array([0.5, 0.6]))
+    exact = fv.kl(q(params), p)  # without a key: a sum
+    np.testing.assert_allclose(
+        jax.jit(lambda params: fv.kl(q(params), p))(params), exact, rtol=1e-5
+    )
+    with pytest.raises(ValueError, match="how many values BinomialProbs can take is an argument"):
+        jax.jit(lambda n: fv.kl(dist.Binomial(n, 0.3), dist.Binomial(7, 0.5)))(7)
+
+
+def test_a_mask_inside_an_event_is_refused_where_it_has_no_meaning():
+    q = dist.Normal(jnp.zeros(3), 1.0).mask(MASK).to_event(1)
+    p = dist.MultivariateNormal(jnp.zeros(3), jnp.eye(3))
+    for pair in ((q, p), (p, q)):
+        with pytest.raises(ValueError, match="a mask inside an event"):
+            fv.kl(*pair, key=KEY)
