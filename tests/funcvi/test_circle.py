@@ -7,6 +7,7 @@ import numpyro.distributions as dist
 import pytest
 
 import funcvi as fv
+from funcvi.sampling.gradients import jump_obstacle
 
 KEY = jax.random.key(0)
 PARAMS = (jnp.float32(2.4), jnp.float32(1.3))  # a tenth of the mass is beyond pi
@@ -45,6 +46,7 @@ def test_a_path_is_refused_where_p_is_cut(estimator):
     )
     with pytest.raises(ValueError, match="jumps at pi"):
         fv.kl(turned, dist.Normal(), key=KEY, num_samples=2, estimator=estimator)
+    assert "jumps at pi" in (jump_obstacle(turned.expand([2]).to_event(1)) or "")
 
 
 def test_a_path_is_taken_on_the_circle():

@@ -12,7 +12,7 @@ from numpyro.distributions import transforms as nt
 import funcvi as fv
 from funcvi.sampling.gradients import pathwise_obstacle
 from funcvi.sampling.mixture import mixture_obstacle
-from tests.funcvi.sampling.test_mixture import KEY, same, slopes
+from tests.funcvi.sampling.test_mixture import KEY, UNIVARIATE, same, slopes
 
 # ---- what must stay finite ----------------------------------------------------------------------
 
@@ -146,3 +146,73 @@ def test_refuses_with_a_reason(name: str) -> None:
     assert message in (mixture_obstacle(d) or "")
     assert (pathwise_obstacle(d) or "").endswith("so its weights get no gradient")
     assert jnp.shape(fv.sample(d, KEY, (3,))) == (3, *d.event_shape)
+
+
+# ---- shapes --------------------------------------------------------------------------------------
+
+
+def batch(t: Any) -> Any:
+    return dist.MixtureSameFamily(
+        dist.Categorical(logits=jnp.stack([t, -t, 2 * t], axis=-1)),
+        dist.Normal(jnp.arange(3.0) + t[..., None], 0.7),
+    )
+
+
+def test_a_batch_is_each_of_its_mixtures() -> None:
+    t = jnp.array([0.2, -0.4])
+    x = jnp.array([[0.1, 1.4], [-0.5, 2.2], [3.0, 0.7]])
+    found = slopes(batch, t, x)
+    for i in range(2):
+        np.testing.assert_allclose(found[:, i, i], slopes(batch, t[i], x[:, i]), rtol=2e-5)
+        assert (found[:, i, 1 - i] == 0).all()
+
+
+@pytest.mark.parametrize("form", ["weights wider", "components wider", "expanded", "general"])
+def test_shapes_broadcast(form: str) -> None:
+    w = jnp.full((3, 2), 0.5)
+    loc = jnp.arange(2.0)
+
+    def make(scale: Any) -> Any:
+        normal = dist.Normal(loc, scale)
+        if form == "weights wider":
+            return dist.MixtureSameFamily(dist.Categorical(probs=w), normal)
+        if form == "components wider":
+            wide = dist.Normal(jnp.zeros((3, 2)), scale)
+            return dist.MixtureSameFamily(dist.Categorical(probs=w[0]), wide)
+        if form == "expanded":
+            return dist.MixtureSameFamily(dist.Categorical(probs=w[0]), normal).expand([3])
+        each = [dist.Normal(0.0, scale), dist.Normal(jnp.zeros(3), 1.0)]
+        return dist.MixtureGeneral(dist.Categorical(probs=w[0]), each)
+
+    def total(scale: Any) -> Any:
+        drawn = fv.sample(make(scale), KEY, (5, 4))
+        assert drawn.shape == (5, 4, 3)
+        return drawn.sum()
+
+    assert jnp.isfinite(jax.grad(total)(1.3))
+    assert fv.sample(make(1.3), KEY, (0,)).shape == (0, 3)
+
+
+def in_scan(f: Any) -> Any:
+    return lambda t: jax.lax.scan(lambda c, _: (c + f(t), None), 0.0, None, length=1)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["Gamma", "Normal and Laplace"])
+def test_one_gradient_under_every_transformation(name: str) -> None:
+    make, _, theta = UNIVARIATE[name]
+    t = jnp.asarray(theta)
+
+    def f(t: Any) -> Any:
+        return jnp.sum(jnp.tanh(fv.sample(make(t), KEY, (50,))))
+
+    expected = jax.jit(jax.grad(f))(t)
+    for found in (
+        jax.grad(jax.jit(f))(t),
+        jax.jit(jax.vmap(jax.grad(f)))(t[None])[0],
+        jax.jit(jax.grad(lambda t: jax.vmap(f)(t[None]).sum()))(t),
+        jax.jit(jax.grad(in_scan(f)))(t),
+        jax.jit(jax.grad(jax.checkpoint(f)))(t),
+        jax.jit(jax.jacfwd(f))(t),
+    ):
+        np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4)
