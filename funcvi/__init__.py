@@ -17,7 +17,8 @@ from funcvi.objectives import (
     negative_importance_weighted_elbo,
     negative_renyi_elbo,
 )
-from funcvi.fitting import Fit, fit
+from funcvi import fitting
+from funcvi.fitting import Fit, Status, fit
 from funcvi.gradient_check import GradientCheck, check_gradients
 from funcvi.targets import Target, target
 from funcvi.guides import Guide, Posterior, full_rank, guide, laplace, low_rank, mean_field
@@ -52,7 +53,9 @@ __all__ = [
     "negative_importance_weighted_elbo",
     "negative_renyi_elbo",
     "forward_kl",
+    "fitting",
     "Fit",
+    "Status",
     "fit",
     "GradientCheck",
     "check_gradients",

@@ -10,7 +10,7 @@ import funcvi as fv
 ROOT = Path(__file__).parent.parent
 
 #: Functions that draw read ``(what, key, sample_shape)``.
-DRAWS = {"sample", "sample_in_chunks", "relaxed_one_hot", "straight_through_one_hot"}
+DRAWS = {"sample", "relaxed_one_hot", "straight_through_one_hot"}
 #: Other words for a number of draws.
 OTHER_COUNTS = {"num_draws", "num_evaluations", "num_particles", "n_samples", "samples", "draws"}
 
@@ -25,7 +25,8 @@ def callables():
             yield f"{prefix}{name}", public
             if inspect.isclass(public):
                 for method, function in vars(public).items():
-                    if inspect.isfunction(function) and not method.startswith("_"):
+                    inherited = any(hasattr(base, method) for base in public.__mro__[1:])
+                    if inspect.isfunction(function) and not method.startswith("_") | inherited:
                         yield f"{prefix}{name}.{method}", function
 
 
@@ -47,7 +48,7 @@ def test_keys_are_keywords_but_where_a_function_draws(name):
         if p.name == "key" and p.kind is p.POSITIONAL_OR_KEYWORD
     ]
     last = name.rpartition(".")[2]
-    draws = last in DRAWS or last in {"sample", "sample_and_log_prob", "init", "start"}
+    draws = last in DRAWS or last in {"init", "start", "scan"} or last.startswith("sample_")
     if positional and not draws:
         # A key that says which random choices a density makes is an argument among equals.
         assert last in {"log_density", "step"}, f"{name}: make key keyword-only"
@@ -67,7 +68,7 @@ def test_every_public_name_is_documented(name):
 
 @pytest.mark.parametrize("name", [n for n, p in PUBLIC.items() if inspect.isfunction(p)])
 def test_every_public_function_has_an_example(name):
-    if "." in name and name.split(".")[0][0].isupper():
+    if any(part[0].isupper() for part in name.split(".")[:-1]):
         return  # a method: its class has one
     assert ">>>" in inspect.getdoc(PUBLIC[name])
 

@@ -88,6 +88,15 @@ def step(loss: Loss, optimizer: optax.GradientTransformation) -> Step:
 
     Raises:
         TypeError, ValueError: the loss returns something else.
+
+    Example:
+        >>> import jax, optax
+        >>> from funcvi import fitting
+        >>> optimizer = optax.sgd(0.5)
+        >>> take = fitting.step(lambda params, key: (params - 3.0) ** 2, optimizer)
+        >>> carry, loss = take(fitting.init(0.0, optimizer), jax.random.key(0))
+        >>> print(carry.params, loss)
+        3.0 9.0
     """
     value_of = pure_loss(loss)
     return pure_step(jax.value_and_grad(value_of, has_aux=True), pure_update(optimizer, value_of))

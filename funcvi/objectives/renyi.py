@@ -50,6 +50,9 @@ def negative_renyi_elbo(guide: Guide, *, alpha: float, num_samples: int) -> Guid
 
     Raises:
         TypeError, ValueError: as :func:`fv.negative_elbo`; or alpha is not finite.
+
+    Example:
+        ``fv.negative_renyi_elbo(guide, alpha=0.5, num_samples=16)``, given to :func:`fv.fit`.
     """
     if not jnp.isfinite(alpha):
         raise ValueError(f"alpha must be a finite number, got {alpha!r}.")
