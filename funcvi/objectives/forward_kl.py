@@ -40,5 +40,13 @@ def forward_kl(guide: Guide, *, num_samples: int) -> GuideLoss:
     Raises:
         TypeError: ``guide`` is not a guide.
         ValueError: K is below 2, or the support of the guide moves with its params.
+
+    Example:
+        >>> import funcvi as fv, jax, numpyro.distributions as dist
+        >>> t = fv.target(lambda v: -(v["x"] ** 2), supports={"x": dist.constraints.real})
+        >>> guide, key = fv.mean_field(t, scale=2.0), jax.random.key(0)
+        >>> loss = fv.forward_kl(guide, num_samples=64)
+        >>> loss(guide.init(key), key).shape
+        ()
     """
     return GuideLoss(guide, _forward_kl, num_samples, None, ("score_function",))

@@ -42,19 +42,21 @@ def negative_renyi_elbo(guide: Guide, *, alpha: float, num_samples: int) -> Guid
 
     Args:
         guide: a family of posteriors over its target.
-        alpha: small to cover the target's mass, large to seek a mode; any finite number.
+        alpha: finite; small to cover the target's mass, large to seek a mode.
         num_samples: K, draws at each evaluation.
 
-    Returns:
-        ``loss(params, key) -> scalar``, a value like that of :func:`fv.negative_elbo`.
-
-    Raises:
-        TypeError, ValueError: as :func:`fv.negative_elbo`; or alpha is not finite.
+    Returns, Raises:
+        As :func:`fv.negative_elbo`, or ValueError: alpha is not finite.
 
     Example:
-        ``fv.negative_renyi_elbo(guide, alpha=0.5, num_samples=16)``, given to :func:`fv.fit`.
+        >>> import funcvi as fv, jax, numpyro.distributions as dist
+        >>> t = fv.target(lambda v: -(v["x"] ** 2), supports={"x": dist.constraints.real})
+        >>> guide, key = fv.mean_field(t), jax.random.key(0)
+        >>> loss = fv.negative_renyi_elbo(guide, alpha=0.5, num_samples=4)
+        >>> loss(guide.init(key), key).shape
+        ()
     """
     if not jnp.isfinite(alpha):
         raise ValueError(f"alpha must be a finite number, got {alpha!r}.")
-    of, allowed = _NegativeRenyi(alpha), ("pathwise", "score_function")
-    return GuideLoss(guide, of, num_samples, None, allowed)
+    allowed = ("pathwise", "score_function")
+    return GuideLoss(guide, _NegativeRenyi(alpha), num_samples, None, allowed)

@@ -1,0 +1,26 @@
+"""What all tests share: compiled programs on disk, and memory that stays bounded."""
+
+import itertools
+import os
+
+import jax
+
+_EVERY = 150  # tests of one worker, which by then holds about a gigabyte of programs
+_ended = itertools.count(1)
+
+
+def pytest_configure(config):
+    """Workers, and the next run, find each other's compiled programs; most of the time is theirs."""
+    folder = config.cache.mkdir("jax") if hasattr(config, "cache") else None
+    if folder is not None:
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_runtest_teardown():
+    """Forgets compiled programs now and then."""
+    if next(_ended) % _EVERY == 0:
+        jax.clear_caches()
