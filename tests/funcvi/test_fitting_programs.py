@@ -166,6 +166,21 @@ def test_a_method_of_another_object_is_the_same_program():
     assert later.compiled == 0
 
 
+def test_a_guess_that_is_wrong_is_thrown_away():
+    model = Model()
+    model.center = 1.0
+
+    def loss(params, key):  # one object, whose surroundings change
+        return (params["x"] - model.center) ** 2
+
+    def fitted():
+        return float(fit(params={"x": 0.0}, loss=loss, num_steps=300).params["x"])
+
+    for center in (1.0, 1.0, -2.0, -2.0, 1.0):
+        model.center = center
+        assert fitted() == pytest.approx(center, abs=1e-2)
+
+
 def regression(data):
     inputs, outputs = data
 
