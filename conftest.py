@@ -10,7 +10,7 @@ _ended = itertools.count(1)
 
 
 def pytest_configure(config):
-    """Workers, and the next run, find each other's compiled programs; most of the time is so."""
+    """Workers and later runs share compiled programs, which is where most of the time goes."""
     folder = config.cache.mkdir("jax") if hasattr(config, "cache") else None
     if folder is not None:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))

@@ -36,9 +36,8 @@ def negative_renyi_elbo(guide: Guide, *, alpha: float, num_samples: int) -> Guid
     .. math:: \frac{1}{1 - \alpha} \log \frac{1}{K} \sum_{k=1}^K
         \Big(\frac{p(z_k, x)}{q(z_k)}\Big)^{1 - \alpha}, \quad z_k \sim q
 
-    alpha = 1 is the ELBO and alpha = 0 the importance-weighted bound; it falls as alpha grows. The
-    gradient is unbiased for the mean of this over K draws, which differs from its limit at infinite
-    K, below it for alpha < 1 and above it for alpha > 1, by an amount that falls as 1 / K.
+    alpha = 1 is the ELBO, alpha = 0 the importance-weighted bound; it falls as alpha grows. Its
+    mean over K draws is below the limit for alpha < 1 and above it for alpha > 1, by O(1 / K).
 
     Args:
         guide: a family of posteriors over its target.
@@ -52,8 +51,7 @@ def negative_renyi_elbo(guide: Guide, *, alpha: float, num_samples: int) -> Guid
         >>> import funcvi as fv, jax, numpyro.distributions as dist
         >>> t = fv.target(lambda v: -(v["x"] ** 2), supports={"x": dist.constraints.real})
         >>> guide, key = fv.mean_field(t), jax.random.key(0)
-        >>> loss = fv.negative_renyi_elbo(guide, alpha=0.5, num_samples=4)
-        >>> loss(guide.init(key), key).shape
+        >>> fv.negative_renyi_elbo(guide, alpha=0.5, num_samples=4)(guide.init(key), key).shape
         ()
     """
     if not jnp.isfinite(alpha):
