@@ -4,6 +4,7 @@ import itertools
 import os
 
 import jax
+import pytest
 
 _EVERY = 150  # tests of one worker, which by then holds about a gigabyte of programs
 _ended = itertools.count(1)
@@ -18,6 +19,18 @@ def pytest_configure(config):
         jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """A law over the whole catalogue is quick on its representatives, and slow on the others."""
+    laws = [item for item in items if item.get_closest_marker("catalogue_law")]
+    if laws:
+        from tests.funcvi.catalogue import REPRESENTATIVES
+
+        for item in laws:
+            if item.callspec.params["name"] not in REPRESENTATIVES:
+                item.add_marker(pytest.mark.slow)
 
 
 def pytest_runtest_teardown():

@@ -26,7 +26,7 @@ from tests.funcvi.values import (
     probs,
 )
 
-__all__ = ["CATALOGUE", "NOT_DISTRIBUTIONS", "REFUSED", "covered"]
+__all__ = ["CATALOGUE", "NOT_DISTRIBUTIONS", "REFUSED", "REPRESENTATIVES", "covered"]
 
 #: Public names of ``numpyro.distributions`` that make no distribution.
 NOT_DISTRIBUTIONS = {"biject_to", "constraints", "kl_divergence", "transforms"}
@@ -365,6 +365,23 @@ def _known(entries: dict[str, Callable[[], Any]]) -> dict[str, Callable[[], Any]
 
 SINGLE, NESTINGS = _known(SINGLE), _known(NESTINGS)
 CATALOGUE = {**SINGLE, **NESTINGS, **JOINTS}
+
+#: One entry for each way of being made and drawn: the quick tests of laws marked catalogue_law.
+REPRESENTATIVES = {
+    "Normal",
+    "Gamma",
+    "Uniform",
+    "VonMises",
+    "Bernoulli/probs",
+    "Categorical/logits",
+    "Dirichlet",
+    "MultivariateNormal/covariance",
+    "joint/nested",
+    *[n for n in CATALOGUE if n.startswith(("MixtureSameFamily", "ExpandedDistribution"))][:3],
+    *[n for n in CATALOGUE if n.startswith(("TruncatedNormal", "Independent", "Masked"))][:3],
+    "TransformedDistribution/affine exp",
+}
+assert set(CATALOGUE) >= REPRESENTATIVES
 
 
 def covered() -> set[str]:

@@ -20,7 +20,11 @@ from tests.funcvi.catalogue import CATALOGUE, NOT_DISTRIBUTIONS, REFUSED, covere
 NAMES = list(CATALOGUE)
 # One entry's laws share draws and compiled functions, so they share a process.
 EVERY_ENTRY = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NAMES]
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.catalogue_law, pytest.mark.xdist_group(name)])
+        for name in NAMES
+    ],
 )
 TWO = ([0.9, 1.3], [1.4, 2.1], [2.2, 0.8])
 # Points of the support, where there are no draws, draws take long to compile, or the support moves.

@@ -64,6 +64,7 @@ def draws_and_gradient(name: str, jit: bool) -> tuple[list[Any], list[Any] | str
     return xs, slopes
 
 
+@pytest.mark.catalogue_law
 @pytest.mark.parametrize("name", NAMES)
 def test_draws_and_gradients_are_pinned_and_the_same_under_jit(name: str) -> None:
     eager, compiled = (draws_and_gradient(name, jit) for jit in (False, True))
