@@ -1,16 +1,32 @@
 """The private names of JAX that funcvi uses, each with what it must do."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from enum import Enum
+from types import FunctionType
+from typing import TypeVar
 
 import jax
-from jax._src import ad_checkpoint, pjit
+import numpy as np
+from jax._src import ad_checkpoint, custom_derivatives, pjit, tree_util
 from jax._src.interpreters import partial_eval
+from jax._src.lax import lax
 from jax.extend.core import Jaxpr
+from jax.tree_util import PyTreeDef
 
-__all__ = ["forget_traces", "is_concrete", "read_inputs"]
+__all__ = ["forget_traces", "frozen", "is_concrete", "read_inputs"]
 
-# Libraries whose functions read nothing that changes.
+# Libraries whose own functions read nothing that changes.
 _STEADY = ("jax", "funcvi", "numpyro", "optax")
+
+# Traces that JAX keeps for operations rare enough to be traced anew each time.
+_RARE = (
+    custom_derivatives._closure_convert_for_avals,  # odeint, custom_root, closure_convert
+    lax._trace_composite_to_jaxpr,
+    lax._reduction_jaxpr,
+    lax._variadic_reduction_jaxpr,
+)
+
+F = TypeVar("F", bound=Callable[..., object])
 
 
 def is_concrete(tree: object) -> bool:
@@ -18,24 +34,64 @@ def is_concrete(tree: object) -> bool:
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
+def frozen(function: F) -> F:
+    """Marks a function of funcvi's that reads nothing but its arguments, so its traces hold."""
+    function.is_frozen = True  # type: ignore[attr-defined]
+    return function
+
+
 def forget_traces() -> None:
-    """Makes JAX trace anew every function of the user's.
+    """Makes JAX trace anew every function that is the user's, or holds one of the user's.
 
     It keeps the traces of what it is handed (``jax.jit``, ``jax.checkpoint``, ``lax.scan``,
-    ``lax.cond``) for as long as the function lives, whatever the function reads by then. What has
-    been compiled stays compiled.
+    ``lax.cond``) for as long as the function lives, whatever the function reads by then. Only those
+    of functions that the libraries define at import are spared, if no argument is a function of the
+    user's: ``lax.fori_loop`` wraps its body in a function of JAX's, and ``jnp.sum`` wraps nothing.
+    What has been compiled stays compiled.
     """
     caches = (
         partial_eval.trace_to_jaxpr,
         pjit._infer_params_cached,
         ad_checkpoint._trace_to_jaxpr,
     )
-    for reference, *_ in partial_eval.trace_to_jaxpr.cache_keys():
+    for reference, _, (arguments, *_), _ in partial_eval.trace_to_jaxpr.cache_keys():
         function = reference()
-        module = getattr(function, "__module__", None) or ""
-        if function is not None and module.partition(".")[0] not in _STEADY:
+        if function is None or getattr(function, "is_frozen", False):
+            continue
+        if not _is_steady(function) or _holds_functions(arguments.tree):
             for cache in caches:
                 cache.evict_weakref(function)
+    for cache in _RARE:
+        cache.cache_clear()
+
+
+def _is_steady(function: object) -> bool:
+    """Whether it is a function that a library defines at import."""
+    return (
+        isinstance(function, FunctionType)
+        and (function.__module__ or "").partition(".")[0] in _STEADY
+        and "<locals>" not in function.__qualname__
+    )
+
+
+def _holds_functions(tree: PyTreeDef) -> bool:
+    """Whether the arguments of a trace hold what may read something that changes."""
+    data = tree.node_data()
+    if data is None:
+        return False
+    kind, held = data
+    if kind not in (tuple, list, dict, type(None)) and not _is_plain(held):
+        return True
+    return any(map(_holds_functions, tree.children()))
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, (tuple, list)):
+        return all(map(_is_plain, value))
+    if isinstance(value, tree_util.Static):
+        return _is_plain(value.val)
+    plain = (str, bytes, int, float, complex, type, Enum, np.generic, np.dtype, type(None))
+    return isinstance(value, plain) or _is_steady(value)
 
 
 def read_inputs(jaxpr: Jaxpr, outputs: Sequence[bool]) -> list[bool]:

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 import jax
@@ -40,6 +40,7 @@ class Function:
 
     jaxpr: Jaxpr
     tree: PyTreeDef
+    is_frozen: ClassVar[bool] = True  # see _jax.frozen
 
     def __call__(self, constants: Sequence[Array], *args: object) -> Any:
         """The result, from constants in place of those that were closed over."""

@@ -150,3 +150,4 @@ def test_vmap_and_jit_equal_a_loop(name):
     for i, leaf in enumerate(mapped):
         expected = np.stack([np.asarray(row[i]) for row in rows])
         np.testing.assert_allclose(leaf, expected, rtol=2e-5, atol=1e-6)
+    jax.make_jaxpr(jax.vmap(lambda *x: function(*x)))(*batches)  # now that it has run eagerly

@@ -113,7 +113,9 @@ def fit(
         carry = _first(start, optimizer, state)
     else:
         carry = _resumed(before, optimizer, state)
-    run, last = None, guess(loss, carry, rest) if loop != "host" else None
+    run, last = None, None
+    if loop != "host" and _jax.is_concrete((carry, rest)):
+        last = guess(loss, carry, rest)
     if last is not None and last.repeated and not last.loops.slow:
         run = Run(last.loops, "compiled", last.constants, carry, key, args, patience)
         run.begin(Pace(CHUNK, last.loops.seconds_per_step, False).next_chunk(num_steps))

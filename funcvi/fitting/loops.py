@@ -134,6 +134,7 @@ def _loops(
             value_and_gradient, updated if update is None else partial(update, of_update)
         )
 
+    @_jax.frozen
     def chunk(
         constants: Constants,
         carry: Carry,
@@ -162,6 +163,7 @@ def _loops(
         _, carry, losses = lax.while_loop(unfinished, body, (jnp.int32(0), carry, losses))
         return carry, losses
 
+    @_jax.frozen
     def one(
         constants: Constants, carry: Carry, key: Key, args: tuple[object, ...]
     ) -> tuple[Carry, jax.Array]:

@@ -101,6 +101,22 @@ def test_a_fit_inside_jit_is_a_fit():
     np.testing.assert_allclose(jax.jit(lambda k: fit(key=k))(KEY).losses, one.losses, rtol=1e-4)
 
 
+def test_a_loss_that_was_fitted_before_is_fitted_under_a_transformation():
+    def run(key, data):
+        return fit(with_data, key=key, args=(data,), num_steps=30)
+
+    for _ in range(3):
+        one = run(KEY, DATA[0])
+    for transformed in (
+        jax.jit(run)(KEY, DATA[0]),
+        jax.tree.map(lambda x: x[0], jax.vmap(run, (None, 0))(KEY, DATA)),
+        jax.tree.map(lambda x: x[0], jax.jit(jax.vmap(run, (None, 0)))(KEY, DATA)),
+        jax.tree.map(lambda x: x[0], jax.lax.map(lambda data: run(KEY, data), DATA)),
+    ):
+        np.testing.assert_allclose(transformed.losses, one.losses, rtol=1e-4, atol=1e-5)
+    jax.jacfwd(lambda data: run(KEY, data).params["x"])(DATA[0])
+
+
 def test_the_gradient_passes_through_a_fit():
     def end(rate):
         return fit(lambda p, k: jnp.sum(p["x"] ** 2) + p["y"] ** 2, rate=rate).losses[-1]

@@ -1,9 +1,11 @@
 """What fv.fit compiles, and when: never a stale program, never one twice."""
 
+import dataclasses
 import functools
 import os
 
 import jax
+import jax.experimental.ode
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -109,6 +111,81 @@ def test_a_rebound_global_is_seen(loss, name, monkeypatch):
     with compilations() as later:
         assert fitted() == pytest.approx(1.0, abs=1e-2)
     assert later.compiled == 0
+
+
+def residual(x):
+    return (x - GLOBAL) ** 2
+
+
+def body(i, x):
+    return residual(x)
+
+
+def derivative(y, t):
+    return 0.0 * y + GLOBAL
+
+
+def combine(a, b):
+    return a + b + GLOBAL * a * b - 2.0 * a * b  # associative; GLOBAL of two ones
+
+
+@dataclasses.dataclass(frozen=True)
+class Residual:
+    """A loss that is a value, as those of guides are: equal to any other, whatever GLOBAL is."""
+
+    def __call__(self, params, key):
+        return residual(params["x"])
+
+
+Residual.__module__ = "funcvi.objectives"  # a library's class, which calls the user's functions
+PARTIAL = jax.tree_util.Partial(residual)
+PARTIAL_LOSS = jax.tree_util.Partial(reads_a_global)
+MODEL = Model()
+ELBO = fv.negative_elbo(
+    fv.mean_field(
+        fv.target(lambda z: -1e3 * (z["x"] - GLOBAL) ** 2, supports={"x": dist.constraints.real})
+    )
+)
+
+#: Whatever wraps a function that reads GLOBAL, so that JAX is handed a function of its own.
+WRAPPED = {
+    "fori_loop": lambda p, k: jax.lax.fori_loop(0, 1, body, p["x"]),
+    "while_loop": lambda p, k: fv.while_loop(
+        lambda c: c[1] < 1, lambda c: (residual(c[0]), c[1] + 1), (p["x"], 0), max_steps=1
+    )[0],
+    "scan of a Partial": lambda p, k: jax.lax.scan(
+        jax.tree_util.Partial(lambda x, _: (residual(x), None)), p["x"], None, length=1
+    )[0],
+    "map": lambda p, k: jax.lax.map(residual, p["x"][None])[0],
+    "jit of a Partial": lambda p, k: jax.jit(PARTIAL)(p["x"]),
+    "checkpoint of a Partial": lambda p, k: jax.checkpoint(PARTIAL)(p["x"]),
+    "Partial as an argument": lambda p, k: jax.jit(jax.named_call(lambda f, x: f(x)))(
+        PARTIAL, p["x"]
+    ),
+    "Partial": PARTIAL_LOSS,
+    "jit of a Partial as the loss": jax.jit(PARTIAL_LOSS),
+    "jit of a value": jax.jit(Residual()),
+    "odeint": lambda p, k: (
+        (p["x"] - jax.experimental.ode.odeint(derivative, 0.0 * p["x"], jnp.arange(2.0))[-1]) ** 2
+    ),
+    "associative_scan": lambda p, k: (
+        (p["x"] - jax.lax.associative_scan(combine, jnp.ones(2))[-1]) ** 2
+    ),
+    "reduce": lambda p, k: (p["x"] - jax.lax.reduce(jnp.ones(2), 0.0, combine, (0,))) ** 2,
+    "vectorize": lambda p, k: jnp.vectorize(residual)(p["x"]),
+    "numpyro's handlers": lambda p, k: jax.jit(numpyro.handlers.seed(residual, 0))(p["x"]),
+    "elbo in jit": lambda p, k: jax.jit(ELBO)({"x": {"loc": p["x"], "scale": -9.0}}, k),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_rebound_global_is_seen_inside_what_wraps_its_reader(name, monkeypatch):
+    def fitted():
+        return float(fit(params={"x": 0.0}, loss=WRAPPED[name], num_steps=300).params["x"])
+
+    for center in (1.0, 1.0, -2.0, 1.5):  # the second is fitted on a guess
+        monkeypatch.setitem(globals(), "GLOBAL", center)
+        assert fitted() == pytest.approx(center, abs=0.05)
 
 
 def test_a_rebound_closure_variable_is_seen():
