@@ -61,8 +61,8 @@ def forget_traces() -> None:
         if not _is_steady(function) or _holds_functions(arguments.tree):
             for cache in caches:
                 cache.evict_weakref(function)
-    for cache in _RARE:
-        cache.cache_clear()
+    for rare in _RARE:
+        rare.cache_clear()
 
 
 def _is_steady(function: object) -> bool:
