@@ -14,6 +14,17 @@ from jax.core import ShapedArray
 from jax.extend import core
 from jax.extend.core import primitives
 
+from funcvi.networks.axes import (
+    Axes,
+    axes_after,
+    axes_of_input,
+    axes_of_weight,
+    carries_others,
+    joined,
+    plain_axes,
+    weight_axes,
+)
+
 __all__ = ["CALLS", "LINEAR", "MOVING", "PRODUCTS", "SLICING", "Layer", "called", "survey"]
 
 PRODUCTS = (lax.dot_general_p, lax.conv_general_dilated_p)
@@ -43,8 +54,18 @@ MOVING = (
 LINEAR = (lax.add_p, lax.sub_p, lax.mul_p, lax.div_p, lax.neg_p)
 """Scale or shift each entry, where the other operand is neither random in it nor of the inputs."""
 
-SOLVES = (primitives.linear_solve_p, primitives.triangular_solve_p, primitives.tridiagonal_solve_p)
+SOLVES = (
+    primitives.linear_solve_p,
+    primitives.triangular_solve_p,
+    primitives.tridiagonal_solve_p,
+    lax.fft_p,
+)
 """Products in which a weight may stand, but not with the law of a layer."""
+
+SUMS = (lax.reduce_sum_p, lax.cumsum_p, lax.reduce_window_sum_p, lax.fft_p)
+"""With what is multiplied entry by entry before, a product."""
+
+_SHARED = "is shared within a row: its product keeps an axis that is neither batch nor position"
 
 Kind: TypeAlias = Literal["local", "plain", "refused"]
 
@@ -66,18 +87,22 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True)
 class _Value:
-    """What a value inside of the function is made of.
+    """What a value inside the function is made of.
 
     Attributes:
         inputs: whether it depends on the inputs.
         weights: of which weights it is a function; none once it is an activation, which depends on
             the inputs.
         entries: the weight of which it has entries, each at most once, scaled or shifted.
+        scaled_by: the weights with whose entries it multiplies what depends on the inputs.
+        axes: what its axes are.
     """
 
+    axes: Axes
     inputs: bool = False
     weights: frozenset[int] = frozenset()
     entries: int | None = None
+    scaled_by: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -89,7 +114,7 @@ class _Survey:
 
     def walk(self, jaxpr: core.Jaxpr, arguments: Sequence[_Value]) -> list[_Value]:
         """The values of the jaxpr's outputs."""
-        values = dict.fromkeys(jaxpr.constvars, _Value())
+        values = {v: _Value(plain_axes(_shape(v))) for v in jaxpr.constvars}
         readers: dict[core.Var, list[core.JaxprEqn | None]] = {}
         for equation in (*jaxpr.eqns, None):
             for v in jaxpr.outvars if equation is None else equation.invars:
@@ -97,7 +122,7 @@ class _Survey:
                     readers.setdefault(v, []).append(equation)
 
         def read(v: core.Var | core.Literal) -> _Value:
-            return _Value() if isinstance(v, core.Literal) else values[v]
+            return _Value(plain_axes(_shape(v))) if isinstance(v, core.Literal) else values[v]
 
         def write(variables: Sequence[core.Var], results: Sequence[_Value]) -> None:
             for v, value in zip(variables, results, strict=True):
@@ -133,17 +158,37 @@ class _Survey:
             ]
             return [_join(each) for each in zip(*outputs, strict=True)]
         if primitive in CUSTOM:
-            rule = f"is used inside of a {primitive}, whose own derivative would be lost"
+            rule = f"is used inside a {primitive}, whose own derivative would be lost"
             return self.walk(params["call_jaxpr"].jaxpr, self._stop(operands, rule))
+        axes = axes_after(equation, [value.axes for value in operands])
+        self._note_sum(equation, operands)
         kept = _entries(equation, operands)
         if kept is None:
             self._stop(operands, f"is used by {primitive}")
             if primitive in SOLVES or any(map(_multiplies, core.jaxprs_in_params(params))):
                 self.products.update(*(value.weights for value in operands))
         result = replace(_join(operands), entries=kept)
-        if result.inputs and _gated(equation, operands):
-            result = replace(result, weights=frozenset().union(*(o.weights for o in operands)))
-        return [result] * len(equation.outvars)
+        if result.inputs and primitive in (lax.mul_p, lax.div_p):
+            scales = frozenset().union(*(o.weights | o.scaled_by for o in operands))
+            matrices = {w for w in scales if any(len(weight_axes(o.axes, w)) > 1 for o in operands)}
+            result = replace(result, weights=frozenset(matrices), scaled_by=scales)
+        elif primitive in (*MOVING, lax.neg_p):
+            result = replace(result, scaled_by=operands[0].scaled_by)
+        return [replace(result, axes=each) for each in axes]
+
+    def _note_sum(self, equation: core.JaxprEqn, operands: list[_Value]) -> None:
+        """A product with the inputs may be written as one entry by entry, and a sum."""
+        if equation.primitive not in SUMS:
+            return
+        params = equation.params
+        (value,) = operands
+        along = params.get("axes", [params["axis"]] if "axis" in params else range(len(value.axes)))
+        for weight in value.scaled_by:
+            if set(along) & set(weight_axes(value.axes, weight)):
+                self.products.add(weight)
+                self.obstacles[weight] = (
+                    "is multiplied with the inputs entry by entry, and the result summed"
+                )
 
     def _product(self, equation: core.JaxprEqn, operands: list[_Value]) -> _Value:
         for value in operands:
@@ -151,17 +196,25 @@ class _Survey:
         left, right = operands
         if left.entries is not None and equation.primitive is lax.conv_general_dilated_p:
             self._stop([left], "is convolved, as if it were an image")
-        for value, other in ((left, right), (right, left)):
+        for place, (value, other) in enumerate(((left, right), (right, left))):
             if value.entries is not None and not other.inputs:
                 self._stop([value], "enters a product with what does not depend on the inputs")
-        return _join(operands)
+            elif value.entries is not None and carries_others(equation, 1 - place, other.axes):
+                self._stop([value], _SHARED)
+        (axes,) = axes_after(equation, [left.axes, right.axes])
+        return replace(_join(operands), axes=axes, scaled_by=frozenset())
 
     def _scan(self, equation: core.JaxprEqn, operands: list[_Value]) -> list[_Value]:
         fixed, carried = equation.params["num_consts"], equation.params["num_carry"]
         constants = self._stop(operands[:fixed], "is used at every step of a scan")
         start = self._stop(operands[fixed : fixed + carried], "is carried through a scan")
         body = equation.params["jaxpr"].jaxpr
-        carry, rest = self._loop(body, constants, start, operands[fixed + carried :])
+        xs = operands[fixed + carried :]
+        lead = plain_axes([equation.params["length"]])
+        lead = joined([lead, *(x.axes[:1] for x in xs if x.inputs)])
+        slices = [replace(x, axes=x.axes[1:]) for x in xs]
+        carry, rest = self._loop(body, constants, start, slices)
+        rest = [replace(value, axes=(*lead, *value.axes)) for value in rest]
         return [*carry, *self._stop(rest, "is returned by a scan")]
 
     def _loop(
@@ -186,18 +239,30 @@ class _Survey:
         return [replace(value, entries=None) for value in values]
 
 
-def survey(jaxpr: core.Jaxpr, is_weight: Sequence[bool | None]) -> dict[int, Layer]:
+def survey(
+    jaxpr: core.Jaxpr, is_weight: Sequence[bool | None], has_rows: range
+) -> dict[int, Layer]:
     """For each argument that is a weight, how it enters; the other arguments are the inputs.
 
     Args:
         jaxpr: of the function.
         is_weight: for each argument: a weight, an input, or (None) neither.
+        has_rows: the arguments whose first axis is the batch, if it has the length of the first's.
     """
+    lengths = [_shape(jaxpr.invars[i])[0] for i in has_rows if _shape(jaxpr.invars[i])]
+    num_rows = lengths[0] if lengths else None
     walked = _Survey()
-    arguments = [
-        _Value(weights=frozenset([i]), entries=i) if weight else _Value(inputs=weight is False)
-        for i, weight in enumerate(is_weight)
-    ]
+    arguments = []
+    for i, (v, weight) in enumerate(zip(jaxpr.invars, is_weight, strict=True)):
+        shape, dtype = _shape(v), _shaped(v).dtype
+        if weight:
+            axes = axes_of_weight(shape, i)
+            arguments.append(_Value(axes, weights=frozenset([i]), entries=i))
+        elif num_rows is not None and i in has_rows and shape[:1] == (num_rows,):
+            is_index = not jnp.issubdtype(dtype, jnp.inexact)
+            arguments.append(_Value(axes_of_input(shape, is_index), inputs=True))
+        else:
+            arguments.append(_Value(plain_axes(shape), inputs=weight is False))
     walked._stop(walked.walk(jaxpr, arguments), "is returned")
     found = {}
     for i, weight in enumerate(is_weight):
@@ -220,12 +285,14 @@ def called(equation: core.JaxprEqn) -> core.ClosedJaxpr:
 
 
 def _join(values: Sequence[_Value]) -> _Value:
-    """What a value made of these is made of."""
+    """What a value made of these is made of; of their axes, if they are of one shape."""
     if len(values) == 1:
-        return replace(values[0], entries=None)
+        return replace(values[0], entries=None, scaled_by=frozenset())
+    same = len({len(value.axes) for value in values}) == 1
+    axes = joined([value.axes for value in values]) if same else ()
     if any(value.inputs for value in values):
-        return _Value(inputs=True)
-    return _Value(weights=frozenset().union(*(value.weights for value in values)))
+        return _Value(axes, inputs=True)
+    return _Value(axes, weights=frozenset().union(*(value.weights for value in values)))
 
 
 def _entries(equation: core.JaxprEqn, operands: list[_Value]) -> int | None:
@@ -253,17 +320,8 @@ def _shaped(v: core.Var | core.Literal) -> ShapedArray:
     return v.aval
 
 
-def _gated(equation: core.JaxprEqn, operands: list[_Value]) -> bool:
-    """Whether a matrix is multiplied, entry by entry, by what depends on the inputs: still one."""
-    shape = _shaped(equation.outvars[0]).shape
-    return (
-        equation.primitive in (lax.mul_p, lax.div_p)
-        and len(shape) > 1
-        and any(
-            value.entries is not None and _shaped(v).shape == shape
-            for value, v in zip(operands, equation.invars, strict=True)
-        )
-    )
+def _shape(v: core.Var | core.Literal) -> tuple[int, ...]:
+    return tuple(getattr(v.aval, "shape", ()))
 
 
 def _disjoint(uses: list[core.JaxprEqn | None]) -> bool:

@@ -60,7 +60,8 @@ def apply_random(
     Args:
         function: pure, of ``(weights, *inputs)``.
         weights: a pytree with :class:`Gaussian` leaves; other leaves are taken as they are.
-        inputs: pytrees of arrays; what a layer multiplies must depend on them.
+        inputs: pytrees of arrays; what a layer multiplies must depend on them. The first axis of
+            the arrays of the first is the batch.
         key: for the noise.
         estimator: "plain", "local" or "flipout".
         plain: patterns of the names of weights to draw once, whatever the estimator.
@@ -162,7 +163,8 @@ def _survey(
     traced: core.ClosedJaxpr, leaves: list[_Leaf], chosen: list[int], inputs: tuple[object, ...]
 ) -> Mapping[int, Layer]:
     weights: list[bool | None] = [True if i in chosen else None for i in range(len(leaves))]
-    return survey(traced.jaxpr, weights + [False] * len(jax.tree.leaves(inputs)))
+    has_rows = range(len(leaves), len(leaves) + len(jax.tree.leaves(inputs[:1])))
+    return survey(traced.jaxpr, weights + [False] * len(jax.tree.leaves(inputs)), has_rows)
 
 
 def _evaluate(closed: core.ClosedJaxpr, arguments: _Values) -> _Values:

@@ -367,10 +367,17 @@ def test_every_primitive_that_is_recognised_is_one_that_jax_makes() -> None:
             lambda x: 2 * x, w, lambda _, b: b / 2, lambda _, b: b / 2
         ),
         primitives.triangular_solve_p: lambda: jax.scipy.linalg.solve_triangular(w, w),
+        lax.fft_p: lambda: jnp.fft.fft(w),
+        lax.reduce_sum_p: lambda: w.sum(),
+        lax.cumsum_p: lambda: jnp.cumsum(w),
+        lax.reduce_window_sum_p: lambda: lax.reduce_window(
+            w, 0.0, lax.add, (2, 2), (1, 1), "VALID"
+        ),
         primitives.tridiagonal_solve_p: lambda: lax.linalg.tridiagonal_solve(w, w, w, w[..., None]),
     }
     known = {
-        getattr(layers, n) for n in ("PRODUCTS", "CALLS", "CUSTOM", "MOVING", "LINEAR", "SOLVES")
+        getattr(layers, n)
+        for n in ("PRODUCTS", "CALLS", "CUSTOM", "MOVING", "LINEAR", "SOLVES", "SUMS")
     }
     for primitive in {p for group in known for p in group} | {lax.scan_p, lax.while_p, lax.cond_p}:
         jaxpr = jax.make_jaxpr(made[primitive])().jaxpr

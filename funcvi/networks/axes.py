@@ -1,0 +1,260 @@
+"""Which axis of a value is the batch, which are positions and which features.
+
+A product whose noise moves to its output gives each entry noise of its own. That is right for what
+a row's entries owe to columns of the weight of their own, and for other rows; positions are the
+usual approximation. Any other axis that the product carries along would share the weight.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+from jax import lax
+from jax.extend import core
+
+__all__ = [
+    "Axes",
+    "axes_after",
+    "axes_of_input",
+    "axes_of_weight",
+    "carries_others",
+    "joined",
+    "plain_axes",
+    "weight_axes",
+]
+
+#: What one factor of an axis is, and its size. A nonnegative number is an axis of the inputs in
+#: their order, 0 the batch; a negative one a weight's; none is an axis that the function made.
+Factor: TypeAlias = tuple[frozenset[int], int]
+
+#: The factors of each axis, without those of size one: a reshape may merge axes and split them.
+Axes: TypeAlias = tuple[tuple[Factor, ...], ...]
+
+_ROW, _LAST, _MADE = 0, 1_000, 1_000_000
+_UNKNOWN = frozenset([_ROW, _MADE])  # refused wherever it is, contracted or carried along
+
+
+def plain_axes(shape: Sequence[int]) -> Axes:
+    """Of what depends on no inputs."""
+    return tuple(_axis(frozenset(), n) for n in shape)
+
+
+def axes_of_input(shape: Sequence[int], is_index: bool) -> Axes:
+    """The batch, positions, and features, which an array of indices does not have."""
+    last = len(shape) - 1
+    return tuple(
+        _axis(frozenset([_LAST if i and i == last and not is_index else i]), n)
+        for i, n in enumerate(shape)
+    )
+
+
+def axes_of_weight(shape: Sequence[int], weight: int) -> Axes:
+    """Each the weight's own."""
+    return tuple(_axis(frozenset([-1 - weight]), n) for n in shape)
+
+
+def weight_axes(axes: Axes, weight: int) -> list[int]:
+    """The axes along which the weight's entries lie."""
+    return [i for i, axis in enumerate(axes) if any(-1 - weight in what for what, _ in axis)]
+
+
+def joined(values: Sequence[Axes]) -> Axes:
+    """Of a value made of these entry by entry, all of one shape."""
+    first, *others = values
+    for other in others:
+        first = tuple(_both(a, b) for a, b in zip(first, other, strict=True))
+    return first
+
+
+def carries_others(equation: core.JaxprEqn, place: int, axes: Axes) -> bool:
+    """Whether a product carries along other axes of its operand than the batch and positions."""
+    params = equation.params
+    if equation.primitive is lax.conv_general_dilated_p:
+        numbers = params["dimension_numbers"].lhs_spec
+        contracted, free = [numbers[1]], [numbers[0]]
+    else:
+        contracted, shared = (each[place] for each in params["dimension_numbers"])
+        free = [i for i in range(len(axes)) if i not in (*contracted, *shared)]
+    within = min(_places(axes, contracted), default=_ROW + 1)
+    return max(_places(axes, free), default=-1) >= within
+
+
+def _places(axes: Axes, which: Iterable[int]) -> list[int]:
+    found = []
+    for i in which:
+        for what, _ in axes[i]:
+            found += [place for place in what if place >= 0] or [_MADE]
+    return found
+
+
+def axes_after(equation: core.JaxprEqn, operands: Sequence[Axes]) -> list[Axes]:
+    """The axes of the results of an operation that runs no jaxpr."""
+    shapes = [tuple(getattr(v.aval, "shape", ())) for v in equation.outvars]
+    return [_after(equation, operands, shape) for shape in shapes]
+
+
+def _after(equation: core.JaxprEqn, operands: Sequence[Axes], shape: tuple[int, ...]) -> Axes:
+    primitive, params = equation.primitive, equation.params
+    before = [tuple(getattr(v.aval, "shape", ())) for v in equation.invars]
+    plain = plain_axes(shape)
+    if primitive is lax.transpose_p:
+        return tuple(operands[0][i] for i in params["permutation"])
+    if primitive is lax.reshape_p:
+        return _reshaped(operands[0], shape)
+    if primitive is lax.broadcast_in_dim_p:
+        places = dict(zip(params["broadcast_dimensions"], range(len(operands[0])), strict=True))
+        return tuple(
+            operands[0][places[i]] if i in places and before[0][places[i]] == n else plain[i]
+            for i, n in enumerate(shape)
+        )
+    if primitive is lax.squeeze_p:
+        return _without(operands[0], params["dimensions"])
+    if primitive.name.startswith(("reduce_", "arg")) and "axes" in params:
+        return _without(operands[0], params["axes"])
+    if primitive is lax.dot_general_p:
+        contracted, shared = params["dimension_numbers"]
+        kept = [
+            _without(_of_inputs(o), (*contracted[i], *shared[i])) for i, o in enumerate(operands)
+        ]
+        common = joined([tuple(o[j] for j in shared[i]) for i, o in enumerate(operands)])
+        return (*_of_inputs(common), *kept[0], *kept[1])
+    if primitive is lax.conv_general_dilated_p:
+        spec, out = params["dimension_numbers"].lhs_spec, params["dimension_numbers"].out_spec
+        into = {o: i for i, o in zip(spec, out, strict=True) if i != spec[1]}
+        image = _of_inputs(operands[0])
+        return tuple(
+            _resized(image[into[i]], n) if i in into else plain[i] for i, n in enumerate(shape)
+        )
+    if primitive is lax.gather_p:
+        return _gathered(params, operands, before, shape)
+    if primitive is lax.concatenate_p:
+        along = params["dimension"]
+        result = list(joined([_without(o, [along]) for o in operands]))
+        parts = [_merged(o[along]) for o in operands]
+        again = sum(_ROW in part for part in parts) > 1  # the rows once more
+        result.insert(
+            along, _axis(frozenset().union(*parts, [_MADE] if again else []), shape[along])
+        )
+        return tuple(result)
+    if primitive.name == "tile":
+        again = [n != m for n, m in zip(before[0], shape, strict=True)]
+        return tuple(
+            _axis(_merged(axis) | {_MADE}, n) if more and _places_of(axis) else _resized(axis, n)
+            for axis, more, n in zip(operands[0], again, shape, strict=True)
+        )
+    if primitive.name in ("random_bits", "random_split", "random_unwrap"):
+        return (*operands[0], *plain[len(operands[0]) :])
+    named = [(o, s) for o, s in zip(operands, before, strict=True) if any(map(_places_of, o))]
+    if primitive.name.startswith("scatter"):
+        named = [(o, s) for o, s in named if o is not operands[1] or s != before[1]]
+    if any(len(s) != len(shape) for _, s in named) or "solve" in primitive.name:
+        return tuple(_axis(_UNKNOWN, n) for n in shape)
+    return joined(
+        [
+            plain,
+            *(tuple(_resized(axis, n) for axis, n in zip(o, shape, strict=True)) for o, _ in named),
+        ]
+    )
+
+
+def _gathered(
+    params: dict[str, object],
+    operands: Sequence[Axes],
+    before: Sequence[tuple[int, ...]],
+    shape: tuple[int, ...],
+) -> Axes:
+    """Axes of windows are the array's, the others those of the indices."""
+    numbers = params["dimension_numbers"]
+    assert isinstance(numbers, lax.GatherDimensionNumbers)
+    array, indices = operands
+    gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
+    windows = iter([i for i in range(len(array)) if i not in gone])
+    chosen = frozenset().union(*(_places_of(array[i]) for i in numbers.collapsed_slice_dims))
+    places = iter(range(len(indices) - 1))
+    partners = dict(
+        zip(numbers.start_indices_batching_dims, numbers.operand_batching_dims, strict=True)
+    )
+    result = []
+    for i, n in enumerate(shape):
+        if i in numbers.offset_dims:
+            result.append(_resized(array[next(windows)], n))
+            continue
+        place = next(places)
+        axis = indices[place]
+        if place in partners:
+            axis = _both(axis, array[partners[place]])
+        elif any(what >= 0 for what in chosen):  # any row or position, any number of times
+            axis = _axis(_merged(axis) | chosen | {_MADE}, n)
+        result.append(axis)
+    return tuple(result)
+
+
+def _reshaped(axes: Axes, shape: Sequence[int]) -> Axes:
+    """The factors in their order, split where the new axes end."""
+    rest, result = [factor for axis in axes for factor in axis], []
+    for n in shape:
+        axis: list[Factor] = []
+        while n > 1:
+            what, size = rest.pop(0)
+            if n % size == 0:
+                axis.append((what, size))
+                n //= size
+            elif size % n == 0:
+                axis.append((what, n))
+                rest.insert(0, (what, size // n))
+                n = 1
+            else:
+                return tuple(_axis(_UNKNOWN, n) for n in shape)
+        result.append(tuple(axis))
+    return tuple(result)
+
+
+def _axis(what: frozenset[int], size: int) -> tuple[Factor, ...]:
+    return () if size == 1 else ((what, size),)
+
+
+def _without(axes: Axes, places: Iterable[int]) -> Axes:
+    gone = set(places)
+    return tuple(axis for i, axis in enumerate(axes) if i not in gone)
+
+
+def _of_inputs(axes: Axes) -> Axes:
+    """Without the weights' own: what a product gives has their entries no longer."""
+    return tuple(
+        tuple((frozenset(p for p in what if p >= 0), n) for what, n in axis) for axis in axes
+    )
+
+
+def _places_of(axis: tuple[Factor, ...]) -> frozenset[int]:
+    return frozenset().union(*(what for what, _ in axis))
+
+
+def _merged(axis: tuple[Factor, ...]) -> frozenset[int]:
+    """Of the factors as one, of which those that the function made stay known."""
+    return frozenset().union(*(what or frozenset([_MADE]) for what, _ in axis))
+
+
+def _resized(axis: tuple[Factor, ...], size: int) -> tuple[Factor, ...]:
+    if np.prod([n for _, n in axis], dtype=int) == size:
+        return axis
+    return _axis(_merged(axis) if _places_of(axis) else frozenset(), size)
+
+
+def _both(one: tuple[Factor, ...], other: tuple[Factor, ...]) -> tuple[Factor, ...]:
+    """An axis of two values of one shape: if they are different axes of the inputs, the first."""
+    if not _places_of(one):
+        return other
+    if not _places_of(other):
+        return one
+    if [n for _, n in one] != [n for _, n in other]:
+        size = int(np.prod([n for _, n in one], dtype=int))
+        one, other = _axis(_merged(one), size), _axis(_merged(other), size)
+    return tuple((_first(a, b), n) for (a, n), (b, _) in zip(one, other, strict=True))
+
+
+def _first(one: frozenset[int], other: frozenset[int]) -> frozenset[int]:
+    either = one | other
+    named = [{p for p in each if 0 <= p < _MADE} for each in (one, other)]
+    if named[0] == named[1]:
+        return either
+    return frozenset([*(p for p in either if not 0 <= p < _MADE), min(named[0] | named[1])])
