@@ -1,12 +1,15 @@
 """What all tests share: compiled programs on disk, and memory that stays bounded."""
 
+import ctypes
+import gc
 import itertools
 import os
 
 import jax
 import pytest
 
-_EVERY = 150  # tests of one worker, which by then holds about a gigabyte of programs
+_EVERY = 100  # tests of one worker, which by then holds about a gigabyte of programs
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps what was freed
 _ended = itertools.count(1)
 
 
@@ -37,3 +40,6 @@ def pytest_runtest_teardown():
     """Forgets compiled programs now and then."""
     if next(_ended) % _EVERY == 0:
         jax.clear_caches()
+        gc.collect()
+        if _trim is not None:
+            _trim(0)
