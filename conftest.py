@@ -9,7 +9,7 @@ import jax
 import pytest
 
 _EVERY = 100  # tests of one worker, which by then holds about a gigabyte of programs
-_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps what was freed
+_trim = getattr(ctypes.pythonapi, "malloc_trim", None)  # glibc keeps what was freed
 _ended = itertools.count(1)
 
 
