@@ -140,7 +140,7 @@ def apply_first(layers: Sequence[Callable[[T], T]], depth: ArrayLike, x: T) -> T
 
 
 def choose(index: ArrayLike, branches: Sequence[Callable[..., T]], *operands: object) -> T:
-    """The result of one branch. As ``jax.lax.switch``, but an index outside of range is an error.
+    """The result of one branch. As ``jax.lax.switch``, but an index out of range is an error.
 
     Args:
         index: integer scalar from 0 to ``len(branches) - 1``; may be traced.
@@ -164,7 +164,7 @@ def choose(index: ArrayLike, branches: Sequence[Callable[..., T]], *operands: ob
         listed = "; ".join(f"branches[{i}] gives {s}" for i, s in enumerate(said))
         raise ValueError(
             f"choose: one compiled program returns one shape, but {listed}. End every branch in a "
-            "layer of the same width, pad to the largest, or choose in Python outside of jit."
+            "layer of the same width, pad to the largest, or choose in Python outside jit."
         )
     result: T = lax.switch(index, branches, *operands)
     return result
@@ -183,7 +183,7 @@ def _alike(new: T, old: T, what: str) -> T:
         raise ValueError(
             f"{what} turns {_said(old)} into {_said(new)}: the depth would decide the shape, and "
             "one compiled program returns one shape. Keep the width, or choose in Python outside "
-            "of jit."
+            "jit."
         )
     return new
 

@@ -58,7 +58,7 @@ def diagnose(posterior: Posterior, *, key: Key, num_samples: int = 4000) -> Diag
 
     Raises:
         TypeError: this is no posterior.
-        ValueError: too few draws.
+        ValueError: too few draws; or a network's posterior, whose target is the prior alone.
 
     Example:
         >>> import jax, numpyro.distributions as dist
@@ -77,6 +77,13 @@ def diagnose(posterior: Posterior, *, key: Key, num_samples: int = 4000) -> Diag
         raise TypeError(
             f"expected a posterior, got {type(posterior).__name__}: pass guide(fit.params) alone, "
             "which knows its target."
+        )
+    if posterior.target.is_prior:
+        raise ValueError(
+            "diagnose: this posterior's target is the prior of a network's weights alone; the data "
+            "are in the network's loss. Judge it by predictions on held-out data (fv.networks), or "
+            "diagnose fv.Guide(target, net.guide.init, net.guide.family)(params['random']), target "
+            "being fv.target(log_joint, supports=...) of these weights and the data."
         )
     log_ratio = np.asarray(_log_ratios(posterior, key, num_samples), np.float64)
     bad = int((~np.isfinite(log_ratio)).sum())

@@ -85,7 +85,7 @@ def from_moments(
 
     Raises:
         TypeError: ``kind`` is none of those.
-        ValueError: an entry of the variance is not positive, or of the mean outside of its range;
+        ValueError: an entry of the variance is not positive, or of the mean outside its range;
             the message names a bijection that gives what is needed. Under jit, a
             ``JaxRuntimeError`` with the same words.
 

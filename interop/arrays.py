@@ -128,7 +128,7 @@ def check_tensor(tensor: Any, name: str) -> Row:
 def check_array(array: Any, name: str) -> Row:
     """The row of an array's dtype; raises unless it is a JAX or numpy array with values."""
     if isinstance(array, jax.core.Tracer):
-        raise TypeError(f"'{name}' is traced and has no values yet: convert it outside of jit")
+        raise TypeError(f"'{name}' is traced and has no values yet: convert it outside jit")
     if not isinstance(array, jax.Array | np.ndarray | np.generic):
         raise TypeError(f"'{name}': expected a JAX or numpy array, got {type(array).__name__}")
     if isinstance(array, jax.Array):

@@ -138,7 +138,7 @@ def _mismatch(tensor: torch.Tensor, shape: tuple[int, ...], given: Row) -> str |
     if tensor.device.type == "meta":
         return "is on the meta device: call module.to_empty(device='cpu')"
     if tensor.is_inference():
-        return "was made in inference mode, so it cannot be written: make the module outside of it"
+        return "was made in inference mode, so it cannot be written: make the module outside it"
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
         return "is not a dense tensor"
     if any(n > 1 and s == 0 for n, s in zip(tensor.shape, tensor.stride(), strict=True)):

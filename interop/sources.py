@@ -14,7 +14,7 @@ _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)\n\s*(.*)')
 
 
 def source_of(node: Any) -> str:
-    """File, line and code of a graph's node: the innermost frame outside of torch."""
+    """File, line and code of a graph's node: the innermost frame outside torch."""
     frames = _FRAME.findall(node.meta.get("stack_trace") or "")
     own = [f for f in frames if not f[0].startswith((_TORCH, "<"))] or frames
     if not own:
@@ -24,7 +24,7 @@ def source_of(node: Any) -> str:
 
 
 def own_frame(error: BaseException | None = None) -> str:
-    """The innermost frame outside of torch and interop, of an error or of now."""
+    """The innermost frame outside torch and interop, of an error or of now."""
     if error is None:
         frames = traceback.extract_stack(sys._getframe(1))
     else:

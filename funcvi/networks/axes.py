@@ -102,7 +102,7 @@ def _after(equation: core.JaxprEqn, operands: Sequence[Axes], shape: tuple[int, 
     if primitive is lax.reshape_p:
         return _reshaped(operands[0], shape)
     if primitive is lax.broadcast_in_dim_p:
-        places = dict(zip(params["broadcast_dimensions"], range(len(operands[0])), strict=True))
+        places = {place: i for i, place in enumerate(params["broadcast_dimensions"])}
         return tuple(
             operands[0][places[i]] if i in places and before[0][places[i]] == n else plain[i]
             for i, n in enumerate(shape)
@@ -137,10 +137,10 @@ def _after(equation: core.JaxprEqn, operands: Sequence[Axes], shape: tuple[int, 
         )
         return tuple(result)
     if primitive.name == "tile":
-        again = [n != m for n, m in zip(before[0], shape, strict=True)]
+        longer = [n != m for n, m in zip(before[0], shape, strict=True)]
         return tuple(
             _axis(_merged(axis) | {_MADE}, n) if more and _places_of(axis) else _resized(axis, n)
-            for axis, more, n in zip(operands[0], again, shape, strict=True)
+            for axis, more, n in zip(operands[0], longer, shape, strict=True)
         )
     if primitive.name in ("random_bits", "random_split", "random_unwrap"):
         return (*operands[0], *plain[len(operands[0]) :])

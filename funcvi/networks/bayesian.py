@@ -48,7 +48,7 @@ def bayesian(
             (``"*.bias"``) to priors, the first that matches counts. A prior may have arrays of the
             weight's shape, such as a pretrained checkpoint's values.
         only: patterns of the names of weights that become random, as ``["head.*"]`` for the last
-            layer; the others are trained as they are. All, by default.
+            layer; the others are trained as point values. All, by default.
         scale: standard deviation of every weight at the start.
         guide: "mean_field", independent normals; "low_rank", one normal of all random weights whose
             covariance is a diagonal and ``rank`` directions; "full_rank", one of any covariance; or
@@ -64,9 +64,11 @@ def bayesian(
             random.
 
     Raises:
-        TypeError: a weight is no floating-point array, or ``guide`` gives no guide.
+        TypeError: a weight is no floating-point array, the function is a torch module, or
+            ``guide`` gives no guide.
         ValueError: a pattern matches nothing; a random weight has no prior, or one whose shape
-            or support does not fit; statistics of batch normalisation are among the weights.
+            or support does not fit; statistics of batch normalisation are among the weights, or
+            the function has them and there is no ``state``.
 
     Example:
         >>> import funcvi as fv, jax, jax.numpy as jnp, numpyro.distributions as dist
@@ -76,6 +78,7 @@ def bayesian(
         >>> net(net.params, jnp.ones((5, 3)), key=jax.random.key(0)).shape
         (5,)
     """
+    _check_function(function, state)
     _check_are_weights(params)
     named, structure = flatten(params)
     names = tuple(named)
@@ -105,6 +108,10 @@ class _Weights(Target):
     """The prior of the weights, with a start where they are."""
 
     values: Sites
+
+    @property
+    def is_prior(self) -> bool:
+        return True
 
     def start(self, key: Key, sample_shape: tuple[int, ...] = ()) -> Sites:
         return {n: jnp.broadcast_to(w, (*sample_shape, *w.shape)) for n, w in self.values.items()}
@@ -152,6 +159,25 @@ def _are_independent(posterior: Posterior) -> bool:
 
 
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def _check_function(function: Callable[..., Any], state: Params) -> None:
+    """A torch module is to be converted; a converted one must not keep its statistics unnoticed."""
+    if any(each.__module__.split(".")[0] == "torch" for each in type(function).__mro__):
+        raise TypeError(
+            "bayesian: the function is a torch module: net = interop.to_jax(module) first, then "
+            "fv.bayesian(net, net.params, prior)"
+        )
+    buffers = getattr(function, "buffers", None)
+    if state is not None or not isinstance(buffers, Mapping):
+        return
+    if statistics := [name for name in buffers if name.split(".")[-1] in _BUFFERS]:
+        raise ValueError(
+            f"bayesian: the function has buffers, {', '.join(map(repr, statistics[:3]))}, which it "
+            "would read in evaluation mode and never update. To train them, pass state=net.buffers "
+            "and a function of (params, *inputs, state=state) -> (output, new state), by net.train;"
+            " to keep them as they are, pass lambda params, *inputs: net(params, *inputs)"
+        )
 
 
 def _check_are_weights(params: Params) -> None:

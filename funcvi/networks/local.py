@@ -8,7 +8,7 @@ lower variance. :mod:`funcvi.networks.layers` says which weights these are.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +21,21 @@ from funcvi.networks.layers import CALLS, LINEAR, PRODUCTS, SLICING, Layer, call
 from funcvi.networks.names import dotted, matching
 from funcvi.sampling.noise import normal
 
-__all__ = ["Estimator", "Gaussian", "apply_random", "layers_of"]
+__all__ = ["Estimator", "Gaussian", "apply_random", "check_estimator", "layers_of"]
 
 Estimator: TypeAlias = Literal["plain", "local", "flipout"]
 
 T = TypeVar("T")
+
+
+def check_estimator(estimator: str) -> None:
+    """Refuses any but the three.
+
+    Raises:
+        ValueError: with their names.
+    """
+    if estimator not in get_args(Estimator):
+        raise ValueError(f"estimator must be 'plain', 'local' or 'flipout', got {estimator!r}")
 
 
 @dataclass(frozen=True)
@@ -68,8 +78,10 @@ def apply_random(
 
     Raises:
         ValueError: a weight enters a product in a way in which its noise cannot be moved, and is
-            not listed as plain; all are named. Or a pattern matches no weight.
+            not listed as plain; all are named. Or a pattern matches no weight, or ``estimator`` is
+            none of the three.
     """
+    check_estimator(estimator)
     leaves, names, structure = _leaves(weights)
     random = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Gaussian)]
     keys = iter(jax.random.split(key, max(len(random), 1)))

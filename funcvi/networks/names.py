@@ -34,7 +34,7 @@ def flatten(params: Params) -> tuple[dict[str, jax.Array], jax.tree_util.PyTreeD
             raise TypeError(
                 f"bayesian: weight '{name}' is of type {type(leaf).__name__}; weights must be "
                 "floating-point arrays. Separate the arrays first, as by eqx.partition(model, "
-                "eqx.is_inexact_array), and combine them inside of the function."
+                "eqx.is_inexact_array), and combine them inside the function."
             )
         named[name] = jnp.asarray(leaf)
         if not jnp.issubdtype(named[name].dtype, jnp.floating):

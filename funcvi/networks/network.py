@@ -1,7 +1,7 @@
 """A network whose weights have a distribution: draws of its output, and its negative ELBO."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import jax
@@ -12,11 +12,11 @@ from jax.typing import ArrayLike
 
 from funcvi._jax import is_concrete
 from funcvi._types import Key, Params
-from funcvi.families import Family
 from funcvi.guides import Guide, Posterior
 from funcvi.loops import slow_in_loops
 from funcvi.networks.layers import Layer
-from funcvi.networks.local import Estimator, Gaussian, apply_random, layers_of
+from funcvi.networks.local import Estimator, Gaussian, apply_random, check_estimator, layers_of
+from funcvi.networks.mu_log_sigma import from_mu_log_sigma, to_mu_log_sigma
 from funcvi.networks.names import unflatten
 from funcvi.objectives.kl import kl
 
@@ -27,12 +27,12 @@ Inputs: TypeAlias = Any
 Output: TypeAlias = Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BayesianNetwork:
     """A network whose weights have a distribution; made by :func:`fv.bayesian`.
 
     Its own params are a dict: ``"random"`` has the params of the guide, ``"point"`` the weights
-    that are not random, trained as they are.
+    that are not random, trained as point values.
 
     Attributes:
         params: the initial params, for ``fv.fit``.
@@ -44,14 +44,29 @@ class BayesianNetwork:
     params: Params
     prior: Mapping[str, dist.Distribution]
     state: Params
-    guide: Guide = field(repr=False)
-    _independent: bool = field(repr=False)  # whether its weights are independent normals
-    _function: Callable[..., Output] = field(repr=False)
-    _dtypes: Mapping[str, jnp.dtype] = field(repr=False)
-    _structure: jax.tree_util.PyTreeDef = field(repr=False)
+    guide: Guide
+    _independent: bool  # whether its weights are independent normals
+    _function: Callable[..., Output]
+    _dtypes: Mapping[str, jnp.dtype]
+    _structure: jax.tree_util.PyTreeDef
+
+    def __repr__(self) -> str:
+        lines = [f"BayesianNetwork with {len(self.prior)} random weight(s)"]
+        for name, prior in [*self.prior.items()][:20]:
+            base = prior.base_dist if isinstance(prior, dist.ExpandedDistribution) else prior
+            lines.append(f"  {name}: shape {prior.batch_shape}, prior {type(base).__name__}")
+        more = len(self.prior) - 20
+        lines += [f"  and {more} more"] if more > 0 else []
+        point = [*self.params["point"]]
+        shown = ", ".join(point[:6]) + (", …" if len(point) > 6 else "")
+        lines += [f"  {len(point)} point weight(s): {shown}"] if point else []
+        return "\n".join(lines)
 
     def posterior(self, params: Params) -> Posterior:
-        """The joint distribution of the random weights, by dotted name."""
+        """The joint distribution of the random weights, by dotted name.
+
+        Its target is their prior alone: the data are in the loss, not in the guide.
+        """
         return self.guide(params["random"])
 
     def marginals(self, params: Params) -> dict[str, dist.Normal]:
@@ -97,8 +112,10 @@ class BayesianNetwork:
 
         Raises:
             ValueError: "local" or "flipout" cannot move the noise of a layer's weight, which is not
-                listed as plain; or a state is missing, or not wanted.
+                listed as plain; ``estimator`` is none of the three; or a state is missing, or not
+                wanted.
         """
+        check_estimator(estimator)
         self._check_state(state)
         own, noise = jax.random.split(key)
         weights = self._random(params, own, estimator)
@@ -116,7 +133,7 @@ class BayesianNetwork:
     ) -> Output:
         """Outputs for ``num_samples`` draws, each of one network: axes (draw, *output).
 
-        One network after the other. One that convolves runs faster outside of jit on CPU. A state
+        One network after the other. One that convolves runs faster outside jit on CPU. A state
         is read, as in ``fit.state``; what a draw makes of it is dropped.
         """
         keys = jax.random.split(key, num_samples)
@@ -207,7 +224,9 @@ class BayesianNetwork:
                 "negative_elbo: data_size must be the number of rows of all data, got "
                 f"{data_size!r}"
             )
-        chosen = estimator or ("local" if self._independent else "plain")
+        default: Estimator = "local" if self._independent else "plain"
+        chosen = default if estimator is None else estimator
+        check_estimator(chosen)
 
         def one(
             key: Key, params: Params, inputs: Inputs, targets: Inputs, state: Params
@@ -247,11 +266,7 @@ class BayesianNetwork:
         """Flat arrays as Bayesian layers in torch name them: ``fc.weight_mu``,
         ``fc.weight_log_sigma``; weights that are not random under their own names.
         """
-        arrays = dict(params["point"])
-        for name, q in self.marginals(params).items():
-            arrays[f"{name}_mu"] = jnp.broadcast_to(q.loc, q.batch_shape)
-            arrays[f"{name}_log_sigma"] = jnp.log(jnp.broadcast_to(q.scale, q.batch_shape))
-        return arrays
+        return to_mu_log_sigma(self.posterior(params), params["point"])
 
     def from_mu_log_sigma(self, arrays: Mapping[str, ArrayLike]) -> Params:
         """Params of this network from arrays named as :meth:`to_mu_log_sigma` names them.
@@ -262,35 +277,7 @@ class BayesianNetwork:
             ValueError: names are missing or unknown; all are listed.
             TypeError: the marginals of this guide are not normal.
         """
-        point = tuple(self.params["point"])
-        expected = [f"{name}{end}" for name in self.prior for end in ("_mu", "_log_sigma")]
-        expected += point
-        missing = [f"'{n}' is missing" for n in expected if n not in arrays]
-        unknown = [f"'{n}' is unknown" for n in arrays if n not in expected]
-        if missing or unknown:
-            raise ValueError(f"from_mu_log_sigma: {'; '.join((missing + unknown)[:8])}")
-        start, family = self.posterior(self.params), self.guide.family
-        start.marginals()
-        if not isinstance(family, Family):
-            raise TypeError("from_mu_log_sigma: this guide's family has no inverse")
-        loc = {n: jnp.asarray(arrays[f"{n}_mu"]) for n in self.prior}
-        scale = {n: jnp.exp(jnp.asarray(arrays[f"{n}_log_sigma"])) for n in self.prior}
-        ravel = start.target.ravel
-        q: dict[str, dist.Distribution] | dist.Distribution
-        if isinstance(start.unconstrained, Mapping):
-            q = {n: dist.Normal(loc[n], scale[n]).to_event(loc[n].ndim) for n in loc}
-        elif isinstance(start.unconstrained, dist.LowRankMultivariateNormal):
-            # A factor of zero would have a gradient of zero.
-            spread, factor = ravel(scale), start.unconstrained.cov_factor
-            factor = 0.1 * factor / jnp.linalg.norm(factor, axis=1, keepdims=True)
-            factor = spread[:, None] * factor
-            q = dist.LowRankMultivariateNormal(ravel(loc), factor, 0.99 * spread**2)
-        else:
-            q = dist.MultivariateNormal(ravel(loc), scale_tril=jnp.diag(ravel(scale)))
-        return {
-            "random": family.inverse(q),
-            "point": {name: jnp.asarray(arrays[name]) for name in point},
-        }
+        return from_mu_log_sigma(arrays, self.posterior(self.params), tuple(self.params["point"]))
 
     def _random(self, params: Params, key: Key, estimator: Estimator) -> Params:
         """All weights; those that are still to be drawn as :class:`Gaussian`."""

@@ -64,6 +64,11 @@ class Target:
     unconstrain: Callable[[Mapping[str, ArrayLike]], Sites]
 
     @property
+    def is_prior(self) -> bool:
+        """Whether it is a prior alone, as that of a network's weights, whose loss has the data."""
+        return False
+
+    @property
     def size(self) -> int:
         """The dimension of unconstrained space."""
         return sum(math.prod(shape) for shape in self.shapes.values())

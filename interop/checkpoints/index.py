@@ -77,7 +77,7 @@ def _shard(index: Path, name: str, problems: list[str]) -> Path | None:
         # Caches keep files elsewhere and link each of them, the index too: its real folder counts.
         folders = {index.parent.resolve(), index.resolve().parent}
         if os.path.isabs(name) or not any(path.is_relative_to(f) for f in folders):
-            problems.append(f"'{name}' lies outside of the index's folder, which is refused")
+            problems.append(f"'{name}' lies outside the index's folder, which is refused")
         elif path.suffix == ".json" or not path.is_file():
             problems.append(f"'{name}' is missing")
         else:

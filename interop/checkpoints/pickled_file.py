@@ -16,7 +16,7 @@ from interop.trees import memory
 
 __all__ = ["PickledSource"]
 
-# CVE-2026-24747: before, a pickle could write outside of its tensors despite weights_only.
+# CVE-2026-24747: before, a pickle could write outside its tensors despite weights_only.
 _LEAST_TORCH = (2, 10)
 # A few bytes may stand for an expanded tensor of any size; more than this is refused.
 _MOST_EXPANDED_BYTES = 2**30

@@ -131,7 +131,78 @@ def test_the_kl_is_a_sum_over_weights() -> None:
     np.testing.assert_allclose(100 * one.kl(one.params), many.kl(many.params), rtol=1e-5)
 
 
+class Buffered:
+    """As a converted torch module, with batch normalisation."""
+
+    def __init__(self) -> None:
+        self.buffers = {"1.running_mean": jnp.zeros(4), "1.running_var": jnp.ones(4)}
+
+    def __call__(self, w: Any, x: Any) -> Any:
+        return linear(w, x)
+
+
+class Module:
+    """As a torch module that was not converted."""
+
+    __module__ = "torch.nn.modules.linear"
+
+    def __call__(self, x: Any) -> Any:
+        return x
+
+
+def test_a_network_prints_its_weights_by_name() -> None:
+    weights = {"body": {"w": numbers(3, 4)}, "head": {"w": numbers(4, 2)}}
+    net = fv.bayesian(lambda w, x: x, weights, dist.Normal(0.0, 1.0), only=["head.*"])
+    assert repr(net) == (
+        "BayesianNetwork with 1 random weight(s)\n"
+        "  head.w: shape (4, 2), prior Normal\n"
+        "  1 point weight(s): body.w"
+    )
+    many = {f"w{i}": numbers(2) for i in range(30)}
+    shown = repr(fv.bayesian(lambda w, x: x, many, dist.Normal(0.0, 1.0)))
+    assert shown.endswith("\n  and 10 more")
+
+
+def test_a_fit_is_diagnosed_against_prior_and_data() -> None:
+    net = regression()
+    with pytest.raises(ValueError, match=r"target is the prior of a network's weights alone"):
+        fv.diagnose(net.posterior(net.params), key=KEY)
+
+    def log_joint(w: Any) -> Any:
+        return dist.Normal(0.0, 1.0).log_prob(w["w"]).sum() + log_likelihood(linear(w, X), Y).sum()
+
+    loss = net.negative_elbo(log_likelihood, data_size=ROWS)
+    fit = fv.fit(loss, net.params, optax.adam(2e-2), key=KEY, num_steps=1500, args=(X, Y))
+    target = fv.target(log_joint, supports={"w": (dist.constraints.real, (4,))})
+    guide = fv.Guide(target, net.guide.init, net.guide.family)
+    found = fv.diagnose(guide(fit.params["random"]), key=KEY)
+    assert found.reliable
+    q = net.marginals(fit.params)["w"]
+    exact = -exact_negative_elbo(q.loc, q.scale)
+    assert abs(found.elbo - exact) < 5 * found.elbo_standard_error
+
+
 REFUSED = {
+    "an estimator that there is not": (
+        lambda: regression().negative_elbo(log_likelihood, data_size=ROWS, estimator="lrt"),
+        ValueError,
+        r"estimator must be 'plain', 'local' or 'flipout', got 'lrt'",
+    ),
+    "no name of an estimator": (
+        lambda: regression()(regression().params, X, key=KEY, estimator=3),
+        ValueError,
+        r"estimator must be 'plain', 'local' or 'flipout', got 3",
+    ),
+    "statistics without a state": (
+        lambda: fv.bayesian(Buffered(), {"w": jnp.zeros(4)}, dist.Normal(0.0, 1.0)),
+        ValueError,
+        r"'1.running_mean', '1.running_var', which it would read in evaluation mode.*state=",
+    ),
+    "a torch module": (
+        lambda: fv.bayesian(Module(), {"w": jnp.zeros(4)}, dist.Normal(0.0, 1.0)),
+        TypeError,
+        r"the function is a torch module: net = interop.to_jax\(module\) first",
+    ),
     "a pattern that matches nothing": (
         lambda: fv.bayesian(linear, {"w": jnp.zeros(4)}, {"weight": dist.Normal(0.0, 1.0)}),
         ValueError,

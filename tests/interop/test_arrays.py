@@ -257,7 +257,7 @@ def test_arrays_without_counterpart_are_named():
         with pytest.raises(error, match=what) as raised:
             to_tensor(array, name="a.b")
         assert "'a.b'" in str(raised.value)
-    with pytest.raises(TypeError, match="outside of jit"):
+    with pytest.raises(TypeError, match="outside jit"):
         jax.jit(to_tensor)(jnp.zeros(2))
 
 

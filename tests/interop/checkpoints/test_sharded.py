@@ -81,7 +81,7 @@ def test_shards_outside_of_the_folder_are_refused(folder, kind):
     (folder / "link.safetensors").symlink_to(outside)
     target = {"up": "../secret.safetensors", "absolute": str(outside), "link": "link.safetensors"}
     index = edit(folder, lambda places: places.update(x=target[kind]))
-    with pytest.raises(interop.CheckpointError, match=r"lies outside of the index's folder"):
+    with pytest.raises(interop.CheckpointError, match=r"lies outside the index's folder"):
         interop.load(index)
 
 
