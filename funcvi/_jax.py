@@ -13,7 +13,7 @@ from jax._src.lax import lax
 from jax.extend.core import Jaxpr
 from jax.tree_util import PyTreeDef
 
-__all__ = ["forget_traces", "frozen", "is_concrete", "read_inputs"]
+__all__ = ["forget_traces", "frozen", "is_concrete", "part_of", "read_inputs"]
 
 # Libraries whose own functions read nothing that changes.
 _STEADY = ("jax", "funcvi", "numpyro", "optax")
@@ -96,4 +96,10 @@ def _is_plain(value: object) -> bool:
 
 def read_inputs(jaxpr: Jaxpr, outputs: Sequence[bool]) -> list[bool]:
     """Which inputs the marked outputs depend on."""
-    return list(partial_eval.dce_jaxpr(jaxpr, list(outputs))[1])
+    return part_of(jaxpr, outputs)[1]
+
+
+def part_of(jaxpr: Jaxpr, outputs: Sequence[bool]) -> tuple[Jaxpr, list[bool]]:
+    """The part of a jaxpr that computes the marked outputs, and which inputs it reads."""
+    part, is_read = partial_eval.dce_jaxpr(jaxpr, list(outputs))
+    return part, list(is_read)

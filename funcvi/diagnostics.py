@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from funcvi._checks import check_key
 from funcvi._types import Key
 from funcvi.guides import Posterior
 
@@ -85,6 +86,7 @@ def diagnose(posterior: Posterior, *, key: Key, num_samples: int = 4000) -> Diag
             "diagnose fv.Guide(target, net.guide.init, net.guide.family)(params['random']), target "
             "being fv.target(log_joint, supports=...) of these weights and the data."
         )
+    check_key(key)
     log_ratio = np.asarray(_log_ratios(posterior, key, num_samples), np.float64)
     bad = int((~np.isfinite(log_ratio)).sum())
     if bad:

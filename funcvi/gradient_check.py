@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
+from funcvi._checks import check_key
 from funcvi._types import Key, Loss, Params
 
 __all__ = ["GradientCheck", "GradientRow", "check_gradients"]
@@ -128,6 +129,7 @@ def check_gradients(
         raise ValueError(f"num_samples must be an integer of at least 30, got {num_samples!r}.")
     if not jax.tree.leaves(params):
         raise ValueError("params is an empty pytree: there is no gradient to check.")
+    check_key(key)
     direction_key, key = jax.random.split(key)
     names, owner, directions = _directions(params, direction_key)
     flat, unravel = ravel_pytree(params)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from funcvi._checks import check_not_fit
 from funcvi._types import Joint, Params
 from funcvi.families.roles import (
     Choice,
@@ -49,6 +50,7 @@ class Evaluation:
 
     def build(self) -> Joint:
         """The distribution or joint of the whole tree."""
+        check_not_fit(self._params, "a family")
         return self._build(self._tree, self._params, ())
 
     def _build(self, tree: Tree, params: Params, path: Path) -> Joint:

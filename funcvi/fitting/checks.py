@@ -1,7 +1,7 @@
 """What :func:`fit` is given, checked before anything runs."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from funcvi import _jax
+from funcvi._checks import check_key
 from funcvi._types import Key, Loss, Params
 
 __all__ = ["check_call", "checked_params", "checked_state"]
@@ -23,28 +24,36 @@ def check_call(
     counts: dict[str, int],
     loop: str | None,
     callback: Callable[..., object] | None,
+    progress: bool | None,
     tolerance: float | None,
 ) -> None:
     """Raises TypeError or ValueError for the first argument that is not as ``fit`` describes it."""
     _check_loss(loss, args, with_state)
     _check_optimizer(optimizer)
-    _check_key(key)
+    check_key(key, "fv.fit(..., key=key)")
     for name, value in counts.items():
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"{name} must be a positive integer, got {value!r}.")
     if loop not in (None, "compiled", "host"):
         raise ValueError(f'loop must be "compiled", "host" or None, got {loop!r}.')
-    if callback is not None and not callable(callback):
+    if callback is not None and not _takes(callback, 0, 0.0, None):
         raise TypeError(
-            f"callback must be a function callback(steps, loss, params), got "
-            f"{type(callback).__name__}."
+            "callback must be a function callback(steps, loss, params), got "
+            f"{_described(callback)}."
         )
+    if progress not in (None, True, False):
+        raise TypeError(f"progress must be True, False or None, got {progress!r}.")
     if tolerance is not None and not (isinstance(tolerance, (int, float)) and tolerance > 0):
         raise ValueError(f"tolerance must be a positive number of nats, got {tolerance!r}.")
 
 
 def checked_params(params: Params) -> Params:
     """The params as arrays of definite dtypes."""
+    if callable(getattr(params, "init", None)):
+        raise TypeError(
+            f"params must be a pytree of arrays, got {type(params).__name__}: start from its init, "
+            "guide.init(jax.random.key(0))."
+        )
     leaves = jax.tree_util.tree_leaves_with_path(params)
     if not leaves:
         raise ValueError("params is an empty pytree: there is nothing to fit.")
@@ -101,6 +110,8 @@ def _check_leaf(name: str, leaf: object) -> None:
 
 
 def _check_loss(loss: Loss, args: tuple[object, ...], with_state: bool) -> None:
+    if hasattr(loss, "init") and hasattr(loss, "target"):
+        raise TypeError("loss is a guide: wrap it, fv.negative_elbo(guide).")
     if not callable(loss):
         raise TypeError(f"loss must be a function loss(params, key), got {type(loss).__name__}.")
     if not isinstance(args, tuple):
@@ -108,19 +119,45 @@ def _check_loss(loss: Loss, args: tuple[object, ...], with_state: bool) -> None:
     for i, arg in enumerate(args):
         for path, leaf in jax.tree_util.tree_leaves_with_path(arg):
             _check_leaf(f"args[{i}]{jax.tree_util.keystr(path)}", leaf)
-    try:
-        signature = inspect.signature(loss)
-    except (TypeError, ValueError):
-        return
-    try:
-        signature.bind(None, None, *args, **({"state": None} if with_state else {}))
-    except TypeError:
+    state = {"state": None} if with_state else {}
+    if not _takes(loss, None, None, *args, **state):
         takes = "(params, key" + "".join(f", args[{i}]" for i in range(len(args)))
         takes += ", state=)" if with_state else ")"
-        raise TypeError(
-            f"loss must take {takes}, it takes {signature}: the key is a new one at each step, "
-            "for its draws; a loss without draws ignores it."
-        ) from None
+        hint = "the key is a new one at each step, for its draws; a loss without draws ignores it."
+        if not with_state and _takes(loss, None, None, *args, state=None):
+            hint = "it takes a state: pass the first one as state=."
+        raise TypeError(f"loss must take {takes}, it takes {inspect.signature(loss)}: {hint}")
+    names = [*_parameters(loss)][:2]
+    if names in (["key", "params"], ["rng", "params"], ["rng_key", "params"]):
+        raise TypeError(f"loss must take (params, key), in this order, it takes {tuple(names)}.")
+
+
+def _parameters(function: Callable[..., object]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return {}
+
+
+def _takes(function: object, *args: object, **kwargs: object) -> bool:
+    """Whether it can be called so, as far as its signature tells."""
+    if not callable(function):
+        return False
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return True
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
+
+
+def _described(value: object) -> str:
+    if not callable(value):
+        return type(value).__name__
+    return f"one that takes {inspect.signature(value)}"
 
 
 def _check_optimizer(optimizer: object) -> None:
@@ -130,24 +167,16 @@ def _check_optimizer(optimizer: object) -> None:
             f"{type(optimizer).__name__}: give the optax transformation that it stands for, such "
             "as optax.adam(1e-2)."
         )
+    if callable(optimizer) and getattr(optimizer, "__module__", "").startswith("optax"):
+        name = f"optax.{getattr(optimizer, '__name__', 'adam')}"
+        raise TypeError(
+            f"optimizer must be an optax transformation, got the function {name}: call it, "
+            f"{name}(1e-2)."
+        )
     if not (
         callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))
     ):
         raise TypeError(
             f"optimizer must be an optax transformation such as optax.adam(1e-2), got "
             f"{type(optimizer).__name__}."
-        )
-
-
-def _check_key(key: Key) -> None:
-    dtype = getattr(key, "dtype", None)
-    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and key.shape == ()
-    default = jax.config.jax_default_prng_impl  # type: ignore[attr-defined]
-    words = 2 if default == "threefry2x32" else 4
-    legacy = dtype == jnp.uint32 and key.shape == (words,)
-    if not (typed or legacy):
-        got = type(key).__name__ if dtype is None else f"{dtype}{list(key.shape)}"
-        raise TypeError(
-            f"key must be a single key such as jax.random.key(0), got {got}; for a fit of each of "
-            "several keys, jax.vmap(lambda key: fv.fit(..., key=key))(keys)."
         )

@@ -5,8 +5,6 @@ Knows nothing of distributions: the caller's closure joins a family, an objectiv
 program serves any number of steps, a progress bar, a callback and a continuation.
 """
 
-import hashlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +15,8 @@ from funcvi import _jax, programs
 from funcvi._types import Key, Loss, Params
 from funcvi.fitting.ahead import guess, remember
 from funcvi.fitting.checks import check_call, checked_params, checked_state
-from funcvi.fitting.loops import CHUNK, trace, unread
+from funcvi.fitting.fingerprint import fingerprint
+from funcvi.fitting.loops import CHUNK, trace
 from funcvi.fitting.optimizers import written
 from funcvi.fitting.pace import Pace
 from funcvi.fitting.result import Fit
@@ -25,8 +24,6 @@ from funcvi.fitting.run import Callback, Run, drive
 from funcvi.fitting.steps import Carry, init, scan, select, step
 
 __all__ = ["fit"]
-
-_SAMPLE = 1 << 16  # numbers of an array that are looked at to see whether it changed
 
 
 def fit(
@@ -81,7 +78,7 @@ def fit(
             default a hundredth of what the loss has fallen, within 0.001 and 0.1.
         loop: "compiled" for one compiled loop of many steps, "host" for a compiled step called from
             Python; by default "compiled", but "host" for a loss that convolves, on CPU, where XLA
-            has no fast convolutions inside of loops.
+            has no fast convolutions inside loops.
         callback: ``callback(steps, loss, params)`` about twice a second, with the steps taken from
             the very first, the mean loss since the last call, and the params; True ends the fit.
 
@@ -105,7 +102,8 @@ def fit(
     if state is None and before is not None:
         state = before.state
     counts = {"num_steps": num_steps, "patience": patience}
-    check_call(loss, optimizer, key, args, state is not None, counts, loop, callback, tolerance)
+    has_state = state is not None
+    check_call(loss, optimizer, key, args, has_state, counts, loop, callback, progress, tolerance)
     state = checked_state(state)
     start = before.params if before is not None else checked_params(params)
     rest = (key, state, args)
@@ -121,23 +119,28 @@ def fit(
         run.begin(Pace(CHUNK, last.loops.seconds_per_step, False).next_chunk(num_steps))
     traces = trace(loss, optimizer, carry, rest)
     concrete = _jax.is_concrete((carry, rest, traces.constants))
-    loops = traces.loops(start) if concrete else None
-    ignored = loops.unread if loops else unread(traces.loss, start)
-    mark = _fingerprint(traces.loss, args)
+    loops = traces.loops(start, rest) if concrete else None
+    reads = loops.reads if loops else traces.reads(start, rest)
+    mark = fingerprint(traces.loss, args)
     losses = np.zeros(0, jnp.result_type(float)) if before is None else before.losses
-    judged_from = losses.shape[-1]
-    if before is not None and mark is not None and mark == before.fingerprint:
-        judged_from = before.judged_from
+    taken = carry.step if before is not None else np.int32(0)
+    judged_from: jax.Array | np.ndarray | np.int32 = taken
+    if before is not None:
+        same = (mark == before.fingerprint).all()
+        where = np.where if concrete else jnp.where
+        judged_from = where(same, before.judged_from, taken)
 
     def result(carry: Carry, new: np.ndarray | jax.Array, ran: str, ended: str | None) -> Fit:
+        moved = _moved(start, carry.params) | (before is not None and before.moved)
         if loops is not None:
             params = carry.good_params if int(carry.run) >= patience else carry.params
-            joined: np.ndarray | jax.Array = np.concatenate([losses, new])
+            joined: np.ndarray | jax.Array = np.concatenate([losses[: int(taken)], new])
         else:
             params = select(carry.run >= patience, carry.good_params, carry.params)
-            joined = jnp.concatenate([losses, new])
-        return Fit(params, joined, carry.state, carry, ignored, ran, patience, tolerance, ended,
-                   judged_from, mark)  # fmt: skip
+            joined = jnp.concatenate([losses, jnp.full_like(new, jnp.nan)])
+            joined = jax.lax.dynamic_update_slice(joined, new, (taken,))
+        return Fit(params, joined, carry.state, carry, moved, judged_from, mark, reads, ran,
+                   patience, tolerance, ended)  # fmt: skip
 
     if loops is None:
         if callback is not None or loop == "host":
@@ -201,14 +204,9 @@ def _resumed(fit: Fit, optimizer: optax.GradientTransformation, state: object) -
     return carry._replace(run=jax.device_put(np.int32(0)))
 
 
-def _fingerprint(traced: programs.Traced, args: tuple[object, ...]) -> str | None:
-    """Of the loss and its data, to see whether a continuation minimises the same function."""
-    digest = hashlib.blake2b(str(hash(traced.key)).encode())
-    for leaf in jax.tree.leaves((traced.constants, args)):
-        if not _jax.is_concrete(leaf):
-            return None
-        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
-        array = np.asarray(leaf).reshape(-1)
-        digest.update(array[:: 1 + len(array) // _SAMPLE].tobytes())
-    return digest.hexdigest()
+def _moved(before: Params, after: Params) -> jax.Array | bool:
+    """Whether any of the params is another number than before."""
+    pairs = list(zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
+    if _jax.is_concrete(pairs):
+        return any((np.asarray(a) != np.asarray(b)).any() for a, b in pairs)
+    return jnp.stack([(a != b).any() for a, b in pairs]).any()

@@ -14,10 +14,11 @@ from jax import lax
 from funcvi import _jax, programs
 from funcvi._types import Key, Loss, Params
 from funcvi.fitting.optimizers import written
+from funcvi.fitting.reads import Reads, reads
 from funcvi.fitting.steps import Carry, Rest, Step, pure_loss, pure_step, pure_update
 from funcvi.loops import slow_in_loops
 
-__all__ = ["CHUNK", "Constants", "Loops", "Traces", "trace", "unread"]
+__all__ = ["CHUNK", "Constants", "Loops", "Traces", "trace"]
 
 CHUNK = 5000
 """Steps per compiled call at most, and the length of its buffer of losses."""
@@ -37,15 +38,15 @@ class Loops:
         chunk: ``(constants, carry, key, count, patience, args) -> (carry, losses)``, with losses of
             axes (``CHUNK``); it stops after ``patience`` non-finite steps in a row.
         one: ``(constants, carry, key, args) -> (carry, loss)``.
-        slow: whether the loss is slow inside of compiled loops.
-        unread: names of the params that the loss does not read.
+        slow: whether the loss is slow inside compiled loops.
+        reads: which params the loss learns, and whether it draws.
         seconds_per_step: what a step took when it was last run.
     """
 
     chunk: Chunk
     one: One
     slow: bool
-    unread: tuple[str, ...]
+    reads: Reads
     seconds_per_step: float | None = None
 
 
@@ -71,7 +72,7 @@ class Traces:
         keys = tuple(None if part is None else part.key for part in parts)
         return "fit", keys, written(self.optimizer) if self.update is None else None
 
-    def loops(self, params: Params) -> Loops:
+    def loops(self, params: Params, rest: Rest) -> Loops:
         """Their programs: found, or new ones."""
 
         def new() -> Loops:
@@ -82,9 +83,17 @@ class Traces:
                 self.optimizer,
             )
             slow = slow_in_loops(lambda: self.loss.function.jaxpr)
-            return Loops(jax.jit(chunk), jax.jit(one), slow, unread(self.loss, params))
+            return Loops(jax.jit(chunk), jax.jit(one), slow, self.reads(params, rest))
 
         return programs.program(self.key, new)
+
+    def reads(self, params: Params, rest: Rest) -> Reads:
+        """What the loss reads; by tracing its gradient where that is not traced yet."""
+        gradient = self.gradient
+        if gradient is None:
+            pure = partial(self.loss.function, self.loss.constants)
+            gradient = programs.trace(jax.value_and_grad(pure, has_aux=True), params, *rest)
+        return reads(self.loss, gradient, params)
 
 
 def trace(loss: Loss, optimizer: optax.GradientTransformation, carry: Carry, rest: Rest) -> Traces:
@@ -99,22 +108,6 @@ def trace(loss: Loss, optimizer: optax.GradientTransformation, carry: Carry, res
             *(carry.params, carry.optimizer_state, carry.params, traced.shapes[0], rest),
         )
     return Traces(traced, gradient, update, optimizer)
-
-
-def unread(traced: programs.Traced, params: Params) -> tuple[str, ...]:
-    """Names of the params that the value of a loss does not depend on."""
-    jaxpr = traced.function.jaxpr
-    read = _jax.read_inputs(jaxpr, [i == 0 for i in range(len(jaxpr.outvars))])
-    paths = jax.tree_util.tree_leaves_with_path(params)
-    names = [f"params{jax.tree_util.keystr(path)}" for path, _ in paths]
-    unread = tuple(name for name, is_read in zip(names, read, strict=False) if not is_read)
-    if len(unread) == len(names):
-        raise ValueError(
-            "the loss does not read its params, so every gradient is zero. What was made of params "
-            "outside of the loss is a constant of it:\ncall the family inside, "
-            "def loss(params, key): q = family(params); ..."
-        )
-    return unread
 
 
 def _loops(

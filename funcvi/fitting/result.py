@@ -1,5 +1,6 @@
 """What a fit returns."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,6 +11,7 @@ import numpy as np
 
 from funcvi import _jax
 from funcvi._types import Params
+from funcvi.fitting.reads import Reads
 from funcvi.fitting.status import Status, Verdict, judge
 from funcvi.fitting.steps import Carry
 
@@ -23,16 +25,8 @@ PerFit: TypeAlias = T | Sequence["PerFit[T]"]
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=("params", "losses", "state", "carry"),
-    meta_fields=(
-        "unread",
-        "loop",
-        "patience",
-        "tolerance",
-        "interruption",
-        "judged_from",
-        "fingerprint",
-    ),
+    data_fields=("params", "losses", "state", "carry", "moved", "judged_from", "fingerprint"),
+    meta_fields=("reads", "loop", "patience", "tolerance", "interruption"),
 )
 @dataclass(frozen=True)
 class Fit:
@@ -47,24 +41,32 @@ class Fit:
             of fits, NaN after the end of one that gave up.
         state: what the loss carries beside its params, after the last step; or None.
         carry: what a continuation starts from.
-        unread: names of the params that the loss does not read, which stay as they are.
-        loop: "compiled" or "host": which ran.
-        interruption: who ended the fit before its last step, if anyone did.
+        moved: whether any of the params has changed since the start.
         judged_from: the first of the losses that count for the status: those before were of another
             loss or other args.
+        unread: names of the params that the loss does not read, or only through what has no
+            derivative.
+        loop: "compiled" or "host": which ran.
+        interruption: who ended the fit before its last step, if anyone did.
     """
 
     params: Params
     losses: np.ndarray | jax.Array
     state: object
     carry: Carry = field(repr=False)
-    unread: tuple[str, ...] = ()
+    moved: bool | np.ndarray | jax.Array
+    judged_from: np.ndarray | np.int32 | jax.Array
+    fingerprint: np.ndarray | jax.Array = field(repr=False)
+    reads: Reads = field(repr=False)
     loop: str = "compiled"
     patience: int = 10
     tolerance: float | None = None
     interruption: str | None = None
-    judged_from: int = 0
-    fingerprint: str | None = field(default=None, repr=False)
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Names of the params that the loss does not learn."""
+        return self.reads.unread
 
     @property
     def status(self) -> PerFit[Status]:
@@ -82,24 +84,34 @@ class Fit:
         return _per_fit(self, lambda fit: int(fit.carry.skipped))
 
     def __repr__(self) -> str:
-        if not _jax.is_concrete(self.carry) or np.ndim(self.carry.run):
-            fits = "" if not np.ndim(self.carry.run) else f"{list(np.shape(self.carry.run))} fits, "
-            return f"Fit({fits}{np.shape(self.losses)[-1]} steps each)"
+        if not _jax.is_concrete(self.carry):
+            return f"Fit({np.shape(self.losses)[-1]} steps)"
+        if np.ndim(self.carry.run):
+            counts = Counter(np.ravel(np.asarray(self.status)).tolist())
+            statuses = ", ".join(f"{counts[s]} {s}" for s in Status if s in counts)
+            shape = list(np.shape(self.carry.run))
+            return f"Fit({shape} fits, {np.shape(self.losses)[-1]} steps each; {statuses})"
         last = f"{self.losses[-1]:.6g}" if len(self.losses) else "none"
         status, reason = self._verdict()
         return f"Fit({len(self.losses)} steps, last loss {last}; {status.value}: {reason})"
 
     def _verdict(self) -> Verdict:
-        losses = np.asarray(self.losses)[self.judged_from : int(self.carry.step)]
-        verdict = judge(losses, self.carry, self.patience, self.tolerance)
+        first = int(self.judged_from)
+        losses = np.asarray(self.losses)[first : int(self.carry.step)]
+        draws, stateful = self.reads.draws, self.state is not None
+        verdict = judge(losses, self.carry, self.patience, self.tolerance, first, draws, stateful)
         if self.interruption is not None and verdict.status != Status.diverged:
             verdict = Verdict(Status.interrupted, self.interruption)
+        notes = []
         if self.unread:
             names = ", ".join(self.unread)
-            verdict = verdict._replace(
-                reason=f"{verdict.reason} The loss does not read {names}: never changed."
+            notes.append(
+                f" The loss does not read {names}, or only through what has no derivative: nothing "
+                "is learned of them."
             )
-        return verdict
+        if not self.moved and verdict.status != Status.diverged:
+            notes.append(" No parameter has moved since the start: every step was zero.")
+        return verdict._replace(reason=verdict.reason + "".join(notes))
 
 
 def _per_fit(fit: Fit, of: Callable[[Fit], T]) -> PerFit[T]:

@@ -33,7 +33,15 @@ class Verdict(NamedTuple):
     reason: str
 
 
-def judge(losses: np.ndarray, carry: Carry, patience: int, tolerance: float | None) -> Verdict:
+def judge(
+    losses: np.ndarray,
+    carry: Carry,
+    patience: int,
+    tolerance: float | None,
+    first: int = 0,
+    draws: bool = True,
+    stateful: bool = False,
+) -> Verdict:
     """The status of a fit with these losses, ending in this carry.
 
     A line through the last half of the losses, and one through their last three quarters, each give
@@ -43,11 +51,15 @@ def judge(losses: np.ndarray, carry: Carry, patience: int, tolerance: float | No
     means that this bound is at most ``tolerance``, and at most a tenth of it where the fall can be
     told from noise and is not slowing down. The best single loss plays no part: on a noisy loss it
     is luck.
+
+    The losses are those from step ``first`` on. Equal losses of one that ``draws`` bound nothing:
+    what it draws once in more steps than these has not been seen. A ``stateful`` loss is another
+    function at each step, so it may rise without diverging.
     """
     run, skipped = int(carry.run), int(carry.skipped)
     kept = np.asarray(losses[np.isfinite(losses)], np.float64)
     if run >= patience or (not len(kept) and len(losses)):
-        return _non_finite(losses, carry, run)
+        return _non_finite(losses, carry, run, first)
     note = _skipped(skipped, run)
     if len(kept) < _LEAST:
         return Verdict(
@@ -58,7 +70,15 @@ def judge(losses: np.ndarray, carry: Carry, patience: int, tolerance: float | No
     before, older, newer = np.split(kept[-3 * quarter :], 3)
     start = kept[: max(quarter // 2, 1)]
     relapse = newer.mean() - older.mean() > 0.1 * (start.mean() - older.mean())
-    if _above(newer, start) or (relapse and _above(newer, older)):
+    rising = _above(newer, older)
+    if stateful and rising:
+        return Verdict(
+            Status.undecided,
+            f"the loss rose from {older.mean():.4g} to {newer.mean():.4g}, perhaps because its "
+            "state changed, such as an annealed weight: continue until the state has settled. If "
+            f"it rises still, lower the learning rate.{note}",
+        )
+    if not stateful and (_above(newer, start) or (relapse and rising)):
         return Verdict(
             Status.diverged,
             f"the loss rose from {min(start.mean(), older.mean()):.4g} to {newer.mean():.4g}. "
@@ -73,10 +93,18 @@ def judge(losses: np.ndarray, carry: Carry, patience: int, tolerance: float | No
     falling = lately > _ERRORS * error
     slowing = older.mean() - newer.mean() < 0.8 * (before.mean() - older.mean())
     tolerated = f"the tolerance is {allowed:.2g} nats"
+    if draws and np.ptp(kept[-2 * quarter :]) == 0.0:
+        return Verdict(
+            Status.undecided,
+            f"the last {2 * quarter} losses are equal, though the loss draws: what happens less "
+            f"often than once in {2 * quarter // 3} steps may not have been seen. Continue, or "
+            f"raise num_samples.{note}",
+        )
     if bound <= allowed / 10 or (bound <= allowed and (slowing or not falling)):
         return Verdict(
             Status.converged,
-            f"as many steps again would gain at most {bound:.2g} nats; {tolerated}.{note}",
+            f"as many steps again would gain at most {bound:.2g} nats"
+            f"{', if the state stays as it is' if stateful else ''}; {tolerated}.{note}",
         )
     if falling:
         change, error = len(kept) / 2 * lately, len(kept) / 2 * error
@@ -88,8 +116,8 @@ def judge(losses: np.ndarray, carry: Carry, patience: int, tolerance: float | No
         )
     return Verdict(
         Status.undecided,
-        f"the noise hides changes below {bound:.2g} nats: raise num_samples or num_steps; "
-        f"{tolerated}.{note}",
+        f"the noise hides changes below {bound:.2g} nats: raise num_samples or num_steps, "
+        f"or take a larger batch; {tolerated}.{note}",
     )
 
 
@@ -142,12 +170,18 @@ def _resolution(values: np.ndarray) -> float:
     return 1e-6 * float(np.abs(values[-len(values) // 4 :]).mean() + 1e-6)
 
 
-def _non_finite(losses: np.ndarray, carry: Carry, run: int) -> Verdict:
+def _non_finite(losses: np.ndarray, carry: Carry, run: int, first: int) -> Verdict:
     finite = np.flatnonzero(np.isfinite(losses))
     remedy = (
         "Lower the learning rate (a tenth of it first), take the mean over draws and not their "
         "sum, or clip: optax.chain(optax.clip_by_global_norm(1.0), optimizer)."
     )
+    if not len(finite) and first:
+        return Verdict(
+            Status.diverged,
+            f"the loss or its gradient was non-finite {run} times in a row at the params that the "
+            "fit was continued from, which are returned: check what changed in the loss or args.",
+        )
     if not len(finite):
         return Verdict(
             Status.diverged,
@@ -157,8 +191,9 @@ def _non_finite(losses: np.ndarray, carry: Carry, run: int) -> Verdict:
         )
     return Verdict(
         Status.diverged,
-        f"the loss or its gradient was non-finite {run} times in a row after step {finite[-1]}"
-        f"{_culprit(carry)}; the params before that step are returned. {remedy}",
+        f"the loss or its gradient was non-finite {run} times in a row after step "
+        f"{first + finite[-1]}{_culprit(carry)}; the params before that step are returned. "
+        f"{remedy}",
     )
 
 

@@ -10,6 +10,7 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.typing import ArrayLike
 
+from funcvi._checks import check_key, check_not_fit
 from funcvi._types import Key, Params
 from funcvi.sampling import sample
 from funcvi.sampling.draw import checked_shape
@@ -49,8 +50,7 @@ class Guide:
         Raises:
             TypeError: ``params`` is the result of a fit.
         """
-        if hasattr(params, "params") and hasattr(params, "losses"):
-            raise TypeError("a guide takes params, got a fit: write guide(fit.params).")
+        check_not_fit(params, "a guide")
         return Posterior(self, params)
 
 
@@ -117,6 +117,7 @@ class Posterior:
 
     def sample_unconstrained(self, key: Key, sample_shape: Shape = ()) -> tuple[Sites, Array]:
         """Unconstrained sites, and the log density of each draw on unconstrained space."""
+        check_key(key)
         q = self.unconstrained
         raw, log_q = sample_and_log_prob(q, key, checked_shape(sample_shape))
         return self.sites(raw), log_q

@@ -12,6 +12,7 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.typing import ArrayLike
 
+from funcvi._checks import check_key
 from funcvi._types import Key, Params
 from funcvi.families import family
 from funcvi.guides.contract import Guide, check_target
@@ -66,6 +67,7 @@ def laplace(
         return -target.log_density(target.unravel(x))
 
     def init(key: Key) -> Params:
+        check_key(key, "guide.init(key)")
         start = target.ravel(target.start(key) if loc is None else checked_sites(loc, target))
         mode, factor, flat, left = run(partial(_curvature_at_mode, height, num_steps), start)
         jax.debug.callback(_report, flat, left, target.size, num_steps)

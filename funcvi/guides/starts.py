@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from funcvi._checks import check_key
 from funcvi._types import Key, Params
 from funcvi.families import family
 from funcvi.guides.contract import Guide, Unconstrained, check_target
@@ -35,6 +36,7 @@ def guide_of(
     of = family(at(zeros, jax.random.key(0)))
 
     def init(key: Key) -> Params:
+        check_key(key, "guide.init(key)")
         place_key, own_key = jax.random.split(key)
         z = target.start(place_key) if places is None else places
         return of.inverse(at(z, own_key))

@@ -10,6 +10,7 @@ import numpy as np
 import numpyro.distributions as dist
 from jax.typing import ArrayLike
 
+from funcvi._checks import check_key, check_not_fit
 from funcvi._jax import is_concrete
 from funcvi._types import Key, Params
 from funcvi.guides import Guide, Posterior
@@ -117,6 +118,7 @@ class BayesianNetwork:
         """
         check_estimator(estimator)
         self._check_state(state)
+        check_key(key)
         own, noise = jax.random.split(key)
         weights = self._random(params, own, estimator)
         function, arrays = _of_arrays(self._function, inputs, kwargs)
@@ -136,6 +138,7 @@ class BayesianNetwork:
         One network after the other. One that convolves runs faster outside jit on CPU. A state
         is read, as in ``fit.state``; what a draw makes of it is dropped.
         """
+        check_key(key)
         keys = jax.random.split(key, num_samples)
         function, arrays = _of_arrays(self._function, inputs, kwargs)
         self._check_state(state)
@@ -281,6 +284,7 @@ class BayesianNetwork:
 
     def _random(self, params: Params, key: Key, estimator: Estimator) -> Params:
         """All weights; those that are still to be drawn as :class:`Gaussian`."""
+        check_not_fit(params, "a network")
         posterior = self.posterior(params)
         random: Mapping[str, jax.Array | Gaussian]
         if self._independent:

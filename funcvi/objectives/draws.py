@@ -15,6 +15,7 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.lax import stop_gradient
 
+from funcvi._checks import check_key
 from funcvi._types import Joint, Key
 from funcvi.objectives.enumeration import enumerated, finite_support
 from funcvi.objectives.estimators import choose
@@ -240,6 +241,8 @@ def _check_members(members: dict[str, Any], label: str) -> None:
 
 
 def _check_draws(sites: list[_Site], key: Key | None, num_samples: int) -> None:
+    if key is not None:
+        check_key(key)
     for label, q, estimator in sites:
         name = f"{label} = {type(q).__name__}"
         if key is None and not (estimator == "enumeration" and finite_support(q) is not None):

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 
+from funcvi._checks import check_key
 from funcvi._types import Joint, Key
 from funcvi.joints import is_joint, keys_of, members_of
 from funcvi.objectives.closed_forms import closed_form
@@ -60,6 +61,8 @@ def kl(
         0.5
     """
     check_arguments(num_samples, estimator, _ALLOWED)
+    if key is not None:
+        check_key(key)
     return jnp.sum(_kl(q, p, key, num_samples, estimator, ""))
 
 

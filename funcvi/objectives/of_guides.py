@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from jax import Array
 
+from funcvi._checks import check_key
 from funcvi._types import Key, Params
 from funcvi.guides import Guide, check_guide
 from funcvi.objectives.draws import Draws, draws, is_distribution
@@ -45,6 +46,7 @@ class GuideLoss:
 
     def __call__(self, params: Params, key: Key) -> Array:
         """The loss at ``params``, in nats; pure, works under jit, grad and vmap."""
+        check_key(key)
         posterior, target = self.guide(params), self.guide.target
         model_key, draw_key = jax.random.split(key)
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpyro.distributions as dist
 
 from funcvi import _numpyro
+from funcvi._checks import check_key
 from funcvi._types import Joint, Key
 from funcvi.joints import is_joint, joint_like, keys_of, members_of
 from funcvi.sampling.dtypes import own_dtype
@@ -53,6 +54,7 @@ def sample(d: Joint | DrawsItself, key: Key, sample_shape: tuple[int, ...] = ())
         >>> fv.sample({"a": dist.Normal(0.0, 1.0)}, jax.random.key(0), (4,))["a"].shape
         (4,)
     """
+    check_key(key, "fv.sample(d, key, sample_shape)")
     sample_shape = checked_shape(sample_shape)
     if isinstance(d, DrawsItself):
         return d.sample(key, sample_shape)

@@ -13,6 +13,7 @@ import numpy as np
 import numpyro.distributions as dist
 from jax import Array
 
+from funcvi._checks import check_key
 from funcvi._types import Key
 from funcvi.sampling import noise
 from funcvi.sampling.draw import unvalidated
@@ -98,6 +99,7 @@ def _scores(
     d: Any, key: Key, sample_shape: tuple[int, ...], temperature: float | Array
 ) -> tuple[Array, Array]:
     """Log probabilities plus Gumbel noise, (*sample_shape, *batch, *event, values)."""
+    check_key(key)
     log_probs = _log_probs(d)
     if not isinstance(temperature, jax.core.Tracer) and not np.all(np.asarray(temperature) > 0):
         raise ValueError(f"temperature must be positive, got {temperature}.")

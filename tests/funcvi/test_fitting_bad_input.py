@@ -18,6 +18,9 @@ def good(params, key):
 
 torch = pytest.importorskip("torch")
 
+GUIDE = fv.mean_field(
+    fv.target(lambda z: -(z["x"] ** 2), supports={"x": numpyro.distributions.constraints.real})
+)
 ARGUMENTS = {"loss": good, "params": {"x": 1.0}, "optimizer": optax.adam(0.1), "num_steps": 5}
 
 BAD = {
@@ -75,11 +78,26 @@ BAD = {
         TypeError,
         "loss must be a function loss(params, key), got ",
     ),
+    "a guide as the loss": (
+        {"loss": GUIDE},
+        TypeError,
+        "loss is a guide: wrap it, fv.negative_elbo(guide).",
+    ),
+    "a state that is missing": (
+        {"loss": lambda p, k, *, state: (p["x"], state)},
+        TypeError,
+        "it takes a state: pass the first one as state=.",
+    ),
+    "key first": (
+        {"loss": lambda key, params: params["x"]},
+        TypeError,
+        "loss must take (params, key), in this order, it takes ('key', 'params')",
+    ),
     # the optimiser
     "a function": (
         {"optimizer": optax.adam},
         TypeError,
-        "optimizer must be an optax transformation such as optax.adam(1e-2), got function",
+        "got the function optax.adam: call it, optax.adam(1e-2).",
     ),
     "a rate": (
         {"optimizer": 1e-2},
@@ -99,6 +117,16 @@ BAD = {
         'loop must be "compiled", "host" or None, got \'scan\'',
     ),
     "no callback": ({"callback": 3}, TypeError, "callback must be a function callback(steps, loss"),
+    "callback of one argument": (
+        {"callback": lambda steps: None},
+        TypeError,
+        "callback must be a function callback(steps, loss, params), got one that takes (steps)",
+    ),
+    "a word for progress": (
+        {"progress": "yes"},
+        TypeError,
+        "progress must be True, False or None, got 'yes'",
+    ),
     "no tolerance": (
         {"tolerance": 0.0},
         ValueError,
@@ -123,6 +151,11 @@ BAD = {
     ),
     "no patience": ({"patience": 0}, ValueError, "patience must be a positive integer, got 0"),
     # params
+    "a guide as params": (
+        {"params": GUIDE},
+        TypeError,
+        "got Guide: start from its init, guide.init(jax.random.key(0))",
+    ),
     "empty dict": (
         {"params": {}},
         ValueError,

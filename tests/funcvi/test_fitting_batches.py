@@ -95,6 +95,36 @@ def test_a_batch_is_continued_under_vmap():
         fit(params=half)
 
 
+def sometimes_nan(params, key, data):
+    bad = jax.random.uniform(jax.random.fold_in(key, 1)) < data[1]
+    return jnp.where(bad, jnp.nan, (params["y"] - data[0]) ** 2 + 0.01 * jax.random.normal(key))
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_batch_continued_is_as_many_continued_fits(changed):
+    data = jnp.array([[1.0, 0.0], [2.0, 0.3], [3.0, 0.7], [4.0, 1.0]])  # the last two give up
+    keys = jax.random.split(KEY, len(data))
+    later = data * jnp.array([2.0, 0.5]) if changed else data
+
+    def first(key, data):
+        return fit(sometimes_nan, params={"y": 0.0}, key=key, args=(data,), patience=4)
+
+    def again(before, key, data):
+        return fit(sometimes_nan, params=before, key=key, args=(data,), patience=4, num_steps=90)
+
+    batch = jax.vmap(again)(jax.vmap(first)(keys, data), keys, later)
+    statuses, reasons = batch.status, batch.reason
+    for i in range(len(data)):
+        one = again(first(keys[i], data[i]), keys[i], later[i])
+        assert int(batch.judged_from[i]) == int(one.judged_from)
+        assert statuses[i] == one.status
+        assert reasons[i].split()[:12] == one.reason.split()[:12]
+        taken = len(one.losses)
+        np.testing.assert_allclose(batch.losses[i][:taken], one.losses, rtol=1e-4, atol=1e-5)
+        assert np.isnan(batch.losses[i][taken:]).all()
+    assert f"{statuses.count('diverged')} diverged" in repr(batch)
+
+
 def test_a_fit_inside_jit_is_a_fit():
     one = fit()
     np.testing.assert_allclose(jax.jit(lambda: fit())().losses, one.losses, rtol=1e-4, atol=1e-5)

@@ -261,3 +261,27 @@ def test_compilations_are_shared_with_a_state():
     with compilations() as later:
         run()
     assert later.compiled == 0
+
+
+UNDIFFERENTIABLE = {
+    "stop_gradient": jax.lax.stop_gradient,
+    "rounding": jnp.round,
+    "comparison": lambda x: jnp.where(x > 0.3, 1.0, 2.0),
+    "product with zero": lambda x: 0.0 * x,
+    "in jit": jax.jit(jax.lax.stop_gradient),
+    "in scan": lambda x: jax.lax.scan(lambda c, _: (jnp.floor(c), None), x, None, length=2)[0],
+    "beside data": lambda x: jax.lax.stop_gradient(x) * jnp.arange(5000.0)[: x.size].sum(),
+}
+
+
+@pytest.mark.parametrize("through", UNDIFFERENTIABLE.values(), ids=UNDIFFERENTIABLE)
+def test_params_that_no_gradient_reaches_are_named_or_refused(through):
+    def partly(params, key):
+        return jnp.sum(through(params["x"])) + (params["y"] - 1.0) ** 2
+
+    result = fit(loss=partly, num_steps=5)
+    assert result.unread == ("params['x']",)
+    assert "only through what has no derivative" in result.reason
+    with pytest.raises(ValueError, match="every gradient of the loss is zero") as refused:
+        fit(loss=lambda p, k: jnp.sum(through(p["x"])), num_steps=5)
+    assert len(str(refused.value).splitlines()) <= 3

@@ -138,6 +138,52 @@ def test_a_fit_whose_args_changed_is_judged_from_there():
     assert len(again.losses) == 1200
 
 
+def test_a_change_of_one_number_among_many_is_a_change():
+    def loss(params, key, data):
+        return jnp.sum((params["x"] - data[:3]) ** 2) + data.sum()
+
+    data = np.zeros(200_000, np.float32)
+    first = fit(params={"x": 0.0}, loss=loss, args=(data,), num_steps=50)
+    assert fit(params=first, loss=loss, args=(data,), num_steps=50).judged_from == 0
+    data[123_457] = 1e-3
+    assert fit(params=first, loss=loss, args=(data,), num_steps=50).judged_from == 50
+
+
+def test_a_loss_with_a_state_may_rise():
+    def loss(params, key, *, state):
+        value = 3.0 + (params["x"] - 1.0) ** 2 + 0.01 * jax.random.normal(key)
+        return state * value, jnp.minimum(1.0, state + 1e-3)
+
+    rising = fit(params={"x": 1.0}, loss=loss, state=0.1, num_steps=850)
+    assert rising.status == "undecided"
+    assert "perhaps because its state changed" in rising.reason
+    settled = fit(params=rising, loss=loss, num_steps=4000)
+    assert settled.status in ("converged", "undecided")
+    assert "the loss rose" not in settled.reason
+
+
+def test_equal_losses_of_a_loss_that_draws_bound_nothing():
+    def rare(params, key):
+        seen = jax.random.uniform(key) < 1e-3
+        return jnp.where(seen, 1e3 * (params["x"] - 3.0) ** 2, 0.0)
+
+    fits = [
+        fit(optax.sgd(1e-5), {"x": 0.0}, loss=rare, key=jax.random.key(s), num_steps=1000)
+        for s in range(6)
+    ]
+    assert {f.status for f in fits} == {"undecided"}
+    assert sum("less often than once in 166 steps" in f.reason for f in fits) > 2
+    certain = fit(loss=lambda p, k: jnp.sum(p["x"] ** 2) + p["y"] ** 2, num_steps=4000)
+    assert certain.status == "converged"
+    assert np.ptp(certain.losses[-1000:]) == 0.0
+
+
+def test_a_fit_in_which_nothing_moved_says_so():
+    stuck = fit(loss=lambda p, k: jax.nn.relu(p["y"]) + 3.0, params={"y": -1.0})
+    assert "No parameter has moved since the start" in stuck.reason
+    assert "No parameter has moved" not in fit().reason
+
+
 def test_the_status_of_two_halves_is_that_of_the_whole():
     whole, half = fit(num_steps=800), fit(num_steps=400)
     joined = fit(params=half, num_steps=400)
