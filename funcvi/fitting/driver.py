@@ -5,6 +5,8 @@ Knows nothing of distributions: the caller's closure joins a family, an objectiv
 program serves any number of steps, a progress bar, a callback and a continuation.
 """
 
+from contextlib import suppress
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -116,7 +118,8 @@ def fit(
         last = guess(loss, carry, rest)
     if last is not None and last.repeated and not last.loops.slow:
         run = Run(last.loops, "compiled", last.constants, carry, key, args, patience)
-        run.begin(Pace(CHUNK, last.loops.seconds_per_step, False).next_chunk(num_steps))
+        with suppress(Exception):  # it is raised again below, with the fit so far
+            run.begin(Pace(CHUNK, last.loops.seconds_per_step, False).next_chunk(num_steps))
     traces = trace(loss, optimizer, carry, rest)
     concrete = _jax.is_concrete((carry, rest, traces.constants))
     loops = traces.loops(start, rest) if concrete else None

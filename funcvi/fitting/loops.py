@@ -102,12 +102,36 @@ def trace(loss: Loss, optimizer: optax.GradientTransformation, carry: Carry, res
     traced = programs.trace(value_of, carry.params, *rest)
     if traced.has_rules:  # which only differentiation reads
         gradient = programs.trace(jax.value_and_grad(value_of, has_aux=True), carry.params, *rest)
-    if written(optimizer) is None:
+    if written(optimizer) is None or (
+        traced.has_rules and _evaluates(optimizer, carry, rest, traced.shapes[0])
+    ):
         update = programs.trace(
             pure_update(optimizer, value_of),
             *(carry.params, carry.optimizer_state, carry.params, traced.shapes[0], rest),
         )
     return Traces(traced, gradient, update, optimizer)
+
+
+def _evaluates(
+    optimizer: optax.GradientTransformation,
+    carry: Carry,
+    rest: Rest,
+    value: jax.ShapeDtypeStruct,
+) -> bool:
+    """Whether the optimiser calls ``value_fn``, and so may differentiate the loss by its rules."""
+
+    def calls() -> bool:
+        seen: list[bool] = []
+
+        def value_of(params: Params, *rest: object) -> tuple[jax.Array, None]:
+            seen.append(True)
+            return jnp.zeros(value.shape, value.dtype), None
+
+        update = pure_update(optimizer, value_of)
+        jax.eval_shape(update, carry.params, carry.optimizer_state, carry.params, value, rest)
+        return bool(seen)
+
+    return programs.program(("evaluates", written(optimizer)), calls)
 
 
 def _loops(

@@ -228,12 +228,14 @@ def _checked_state(before: object, after: object) -> object:
 
     def checked(path: tuple[object, ...], old: jax.Array, new: jax.Array | float) -> jax.Array:
         array = new if isinstance(new, jax.Array) else jnp.asarray(new)
-        if array.shape == old.shape and getattr(array, "weak_type", False):
+        weak = array.shape == old.shape and getattr(array, "weak_type", False)
+        if weak and jnp.result_type(old, array) == old.dtype:
             array = array.astype(old.dtype)
         if (array.shape, array.dtype) != (old.shape, old.dtype):
+            start = jnp.issubdtype(old.dtype, jnp.integer) and "; start it as a float, 0.0 for 0"
             raise TypeError(
                 f"state{jax.tree_util.keystr(path)} must stay {old.dtype}{list(old.shape)}, the "
-                f"loss returned {array.dtype}{list(array.shape)}."
+                f"loss returned {array.dtype}{list(array.shape)}{start or ''}."
             )
         return array
 

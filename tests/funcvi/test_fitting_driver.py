@@ -95,6 +95,27 @@ def test_a_callback_that_raises_loses_nothing():
     np.testing.assert_array_equal(joined.losses, fit(loss=unmeasured(3.0), num_steps=2000).losses)
 
 
+def test_an_error_in_a_loss_that_was_fitted_before_carries_the_fit_so_far():
+    broken = False
+
+    def check(x):
+        if broken:
+            raise OSError("gone")
+        return x
+
+    def loss(params, key):
+        shape = jax.ShapeDtypeStruct((), jnp.float32)
+        value = jax.pure_callback(check, shape, jax.lax.stop_gradient(params["y"]))
+        return noisy(params, key) + 0 * value
+
+    for _ in range(3):
+        fit(loss=loss, num_steps=20)
+    broken = True
+    with pytest.raises(Exception, match="gone") as raised:
+        fit(loss=loss, num_steps=20)
+    assert len(raised.value.fit.losses) == 0
+
+
 @pytest.mark.parametrize("answer", [1.5, "stop", {}])
 def test_a_callback_must_answer_in_so_many_words(answer):
     with pytest.raises(TypeError, match="callback must return None, or True to end the fit"):
@@ -226,6 +247,15 @@ def test_a_state_must_keep_its_form(name):
     loss, message = BAD_STATES[name]
     with pytest.raises(TypeError, match=message):
         fit(params={"x": 0.0}, loss=loss, state={"m": 0.0})
+
+
+@pytest.mark.parametrize("start", [0, np.int32(0)])
+def test_a_state_that_starts_as_an_integer_is_not_rounded(start):
+    def annealed(params, key, *, state):
+        return state * params["x"] ** 2, jnp.minimum(1.0, state + 1e-2)
+
+    with pytest.raises(TypeError, match=r"returned float32\[\]; start it as a float, 0\.0 for 0"):
+        fit(params={"x": 0.0}, loss=annealed, state=start)
 
 
 # ---- what the loss does not read -----------------------------------------------------------------

@@ -14,6 +14,7 @@ import optax
 import pytest
 
 import funcvi as fv
+from funcvi import programs
 from tests.funcvi.compiles import compilations
 from tests.funcvi.fits import KEY, OPTIMIZERS, START, WITH_VALUE, fit, noisy
 
@@ -234,6 +235,25 @@ def test_a_rebound_global_in_a_schedule_and_a_mutated_mask_are_seen(monkeypatch)
     assert (fit(frozen, num_steps=3).params["x"] == START["x"]).all()
     mask["x"] = False
     assert (fit(frozen, num_steps=3).params["x"] != START["x"]).all()
+
+
+def test_a_rule_that_closes_over_an_array_is_seen_by_a_line_search():
+    def of(slope):
+        @jax.custom_jvp
+        def square(x):
+            return jnp.sum((x - 1.0) ** 2)
+
+        square.defjvps(lambda t, y, x: jnp.sum(slope * (x - 1.0) * t * jnp.array([1.0, 30.0])))
+        return lambda params, key: square(params["x"])
+
+    def fitted(slope):
+        loss, start = of(jnp.array([slope])), {"x": jnp.array([3.0, -4.0])}
+        return fit(optax.lbfgs(), start, loss=loss, num_steps=2).params["x"]
+
+    fitted(1.0)
+    again = fitted(0.02)
+    programs._programs.clear()
+    np.testing.assert_array_equal(again, fitted(0.02))
 
 
 def test_a_method_of_another_object_is_the_same_program():
