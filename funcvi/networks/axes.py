@@ -23,14 +23,14 @@ __all__ = [
     "weight_axes",
 ]
 
-#: What one factor of an axis is, and its size. A nonnegative number is an axis of the inputs in
+#: What one factor of an axis is, and its size. A nonnegative number is an axis of the inputs, in
 #: their order, 0 the batch; a negative one a weight's; none is an axis that the function made.
 Factor: TypeAlias = tuple[frozenset[int], int]
 
 #: The factors of each axis, without those of size one: a reshape may merge axes and split them.
 Axes: TypeAlias = tuple[tuple[Factor, ...], ...]
 
-_ROW, _LAST, _MADE = 0, 1_000, 1_000_000
+_ROW, _APART, _LAST, _MADE = 0, 1_000, 1_000_000, 1_000_000_000
 _UNKNOWN = frozenset([_ROW, _MADE])  # refused wherever it is, contracted or carried along
 
 
@@ -43,7 +43,7 @@ def axes_of_input(shape: Sequence[int], is_index: bool) -> Axes:
     """The batch, positions, and features, which an array of indices does not have."""
     last = len(shape) - 1
     return tuple(
-        _axis(frozenset([_LAST if i and i == last and not is_index else i]), n)
+        _axis(frozenset([_LAST if i and i == last and not is_index else _APART * i]), n)
         for i, n in enumerate(shape)
     )
 
@@ -201,7 +201,8 @@ def _reshaped(axes: Axes, shape: Sequence[int]) -> Axes:
                 n //= size
             elif size % n == 0:
                 axis.append((what, n))
-                rest.insert(0, (what, size // n))
+                later = frozenset(p + 1 if _ROW < p < _MADE else p for p in what)
+                rest.insert(0, (later, size // n))
                 n = 1
             else:
                 return tuple(_axis(_UNKNOWN, n) for n in shape)

@@ -78,8 +78,9 @@ def bayesian(
         >>> net(net.params, jnp.ones((5, 3)), key=jax.random.key(0)).shape
         (5,)
     """
-    _check_function(function, state)
+    _check_is_no_module(function)
     _check_are_weights(params)
+    _check_has_state(function, state)
     named, structure = flatten(params)
     names = tuple(named)
     chosen = set(names) if only is None else set(matching(only, names, "bayesian: only"))
@@ -161,13 +162,17 @@ def _are_independent(posterior: Posterior) -> bool:
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def _check_function(function: Callable[..., Any], state: Params) -> None:
-    """A torch module is to be converted; a converted one must not keep its statistics unnoticed."""
+def _check_is_no_module(function: Callable[..., Any]) -> None:
+    """Refuses torch modules that are not converted, by the name of their class's package."""
     if any(each.__module__.split(".")[0] == "torch" for each in type(function).__mro__):
         raise TypeError(
             "bayesian: the function is a torch module: net = interop.to_jax(module) first, then "
             "fv.bayesian(net, net.params, prior)"
         )
+
+
+def _check_has_state(function: Callable[..., Any], state: Params) -> None:
+    """A converted module must not keep its batch statistics unnoticed."""
     buffers = getattr(function, "buffers", None)
     if state is not None or not isinstance(buffers, Mapping):
         return

@@ -180,9 +180,8 @@ class _Survey:
         """A product with the inputs may be written as one entry by entry, and a sum."""
         if equation.primitive not in SUMS:
             return
-        params = equation.params
         (value,) = operands
-        along = params.get("axes", [params["axis"]] if "axis" in params else range(len(value.axes)))
+        along = _summed(equation, len(value.axes))
         for weight in value.scaled_by:
             if set(along) & set(weight_axes(value.axes, weight)):
                 self.products.add(weight)
@@ -318,6 +317,16 @@ def _entries(equation: core.JaxprEqn, operands: list[_Value]) -> int | None:
 def _shaped(v: core.Var | core.Literal) -> ShapedArray:
     assert isinstance(v.aval, ShapedArray)  # weights, and what is made of them, are arrays
     return v.aval
+
+
+def _summed(equation: core.JaxprEqn, rank: int) -> list[int]:
+    """The axes that one of ``SUMS`` sums along."""
+    params = equation.params
+    if equation.primitive is lax.reduce_window_sum_p:
+        return [i for i, n in enumerate(params["window_dimensions"]) if n > 1]
+    if equation.primitive is lax.fft_p:
+        return list(range(rank - len(params["fft_lengths"]), rank))
+    return list(params["axes"]) if "axes" in params else [params["axis"]]
 
 
 def _shape(v: core.Var | core.Literal) -> tuple[int, ...]:

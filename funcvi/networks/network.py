@@ -266,8 +266,9 @@ class BayesianNetwork:
         return loss
 
     def to_mu_log_sigma(self, params: Params) -> dict[str, jax.Array]:
-        """Flat arrays as Bayesian layers in torch name them: ``fc.weight_mu``,
-        ``fc.weight_log_sigma``; weights that are not random under their own names.
+        """Flat arrays under the names that Bayesian layers in torch use.
+
+        ``fc.weight_mu`` and ``fc.weight_log_sigma``; weights that are not random have their own.
         """
         return to_mu_log_sigma(self.posterior(params), params["point"])
 

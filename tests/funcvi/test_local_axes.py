@@ -14,7 +14,7 @@ from funcvi.networks.local import Estimator, Gaussian, apply_random
 from tests.funcvi.test_local import DRAWS, KEY, X, gaussian, numbers
 
 SEQUENCE = numbers(4, 5, 3, seed=2)
-Case: TypeAlias = tuple[Callable[[Any, Any], Any], Gaussian, jax.Array]
+Case: TypeAlias = tuple[Callable[[Any, Any], Any], Gaussian, Any]
 
 EXACT: dict[str, Case] = {
     "one example": (lambda w, x: x @ w, gaussian(3, 2), X[0]),
@@ -43,6 +43,11 @@ POSITIONS: dict[str, Case] = {
         lambda w, x: x.reshape(-1, 3) @ w,
         gaussian(3, 2),
         SEQUENCE,
+    ),
+    "a sequence that came as one vector": (
+        lambda w, x: x.reshape(4, 2, 3) @ w,
+        gaussian(3, 2),
+        numbers(4, 6),
     ),
     "time first": (lambda w, x: jnp.moveaxis(x, 1, 0) @ w, gaussian(3, 2), SEQUENCE),
     "heads": (lambda w, x: jnp.einsum("btd,hdk->bhtk", x, w), gaussian(2, 3, 2), SEQUENCE),
@@ -83,6 +88,22 @@ REFUSED: dict[str, tuple[Case, str]] = {
     ),
     "positions contracted, moved": (
         (lambda w, x: jnp.swapaxes(x, 1, 2) @ w, gaussian(5, 2), SEQUENCE),
+        SHARED,
+    ),
+    "positions contracted, from one vector": (
+        (lambda w, x: jnp.swapaxes(x.reshape(4, 2, 3), 1, 2) @ w, gaussian(2, 2), numbers(4, 6)),
+        SHARED,
+    ),
+    "heads with one weight": (
+        (
+            lambda w, x: (x @ jnp.ones((3, 4))).reshape(4, 5, 2, 2) @ w,
+            gaussian(2, 2),
+            SEQUENCE,
+        ),
+        SHARED,
+    ),
+    "rows that are not the batch's": (
+        (lambda w, x: x[1] @ w + 0 * x[0].sum(), gaussian(3, 2), (X, numbers(7, 3))),
         SHARED,
     ),
     "copies of a row": (
@@ -140,6 +161,11 @@ REFUSED: dict[str, tuple[Case, str]] = {
 PLAIN: dict[str, Case] = {
     "a scale": (lambda w, x: jnp.tanh(x * w + 1).sum(-1), gaussian(3), X),
     "a scale before a product": (lambda w, x: (x * w) @ jnp.ones((3, 2)), gaussian(3), X),
+    "a scale of channels, and a pool": (
+        lambda w, x: lax.reduce_window(x * w, 0.0, lax.add, (1, 2, 1), (1, 2, 1), "VALID"),
+        gaussian(3),
+        SEQUENCE,
+    ),
     "a scale of channels, and a sum over positions": (
         lambda w, x: (x * w).sum(1),
         gaussian(3),
