@@ -59,7 +59,8 @@ def diagnose(posterior: Posterior, *, key: Key, num_samples: int = 4000) -> Diag
 
     Raises:
         TypeError: this is no posterior.
-        ValueError: too few draws; or a network's posterior, whose target is the prior alone.
+        ValueError: too few draws; the target's log density is random (a subsampling plate); or a
+            network's posterior, whose target is the prior alone.
 
     Example:
         >>> import jax, numpyro.distributions as dist
@@ -87,6 +88,7 @@ def diagnose(posterior: Posterior, *, key: Key, num_samples: int = 4000) -> Diag
             "being fv.target(log_joint, supports=...) of these weights and the data."
         )
     check_key(key)
+    posterior.target.check_exact("fv.diagnose")
     log_ratio = np.asarray(_log_ratios(posterior, key, num_samples), np.float64)
     bad = int((~np.isfinite(log_ratio)).sum())
     if bad:

@@ -7,6 +7,7 @@ from funcvi._types import Joint, Params
 from funcvi.families.family import Family
 from funcvi.families.signatures import Instance
 from funcvi.families.tree import tree_of
+from funcvi.joints import is_joint, members_of
 
 __all__ = ["Family", "family", "unconstrain"]
 
@@ -70,6 +71,7 @@ def unconstrain(
         ``(params, family)`` with ``family(params)`` equal to ``distribution``.
 
     Raises:
+        TypeError: it is a class: that has no values to start from.
         ValueError: an initial value lies on or next to a boundary of its constraint.
 
     Example:
@@ -80,5 +82,12 @@ def unconstrain(
         >>> q(params).event_shape
         (3,)
     """
+    for member in members_of(distribution).values() if is_joint(distribution) else [distribution]:
+        if isinstance(member, type):
+            name = member.__name__
+            raise TypeError(
+                f"expected a distribution with values, got the class {name}: give an instance, "
+                f"{name}(...), or use fv.family({name})."
+            )
     q = family(distribution, overrides, **parameters)
     return q.inverse(distribution), q

@@ -26,6 +26,7 @@ from funcvi.families.roles import (
 )
 from funcvi.families.signatures import MISSING, Argument, Instance, Kind, Signature
 from funcvi.joints import is_joint, members_of
+from funcvi.wrong_kinds import instead_of_a_distribution
 
 __all__ = ["tree_of"]
 
@@ -122,10 +123,10 @@ def _event_dim_of(role: Learned) -> int:
 
 def _from_constructor(constructor: object, overrides: Overrides) -> Tree:
     if not (isinstance(constructor, Hashable) and callable(constructor)):
-        raise TypeError(
-            "expected a numpyro distribution (class, constructor or instance), "
-            f"got {constructor!r}."
-        )
+        expected = "expected a numpyro distribution (class, constructor or instance)"
+        if type(constructor).__module__.partition(".")[0] == "torch":
+            raise TypeError(f"{expected}, {instead_of_a_distribution(constructor)}.")
+        raise TypeError(f"{expected}, got {constructor!r}.")
     signatures = signatures_of(constructor)
     named = set(overrides)
     fitting = [s for s in signatures if named <= set(s.arguments)]

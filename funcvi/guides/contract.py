@@ -11,9 +11,12 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from funcvi._checks import check_key, check_not_fit
+from funcvi._jax import is_concrete
 from funcvi._types import Key, Params
+from funcvi.families import Family
 from funcvi.sampling import sample
 from funcvi.sampling.draw import checked_shape
+from funcvi.sampling.record import unwrapped
 from funcvi.sampling.scored import sample_and_log_prob
 from funcvi.targets import Shape, Sites, Target, leading_shape
 
@@ -48,10 +51,16 @@ class Guide:
         """The posterior at ``params``.
 
         Raises:
-            TypeError: ``params`` is the result of a fit.
+            TypeError: ``params`` is the result of a fit, or no params.
+            ValueError: names or shapes of ``params`` are not the family's.
         """
         check_not_fit(params, "a guide")
+        if isinstance(self.family, Family) and is_concrete(params):
+            jax.eval_shape(lambda: (self.family(params), None)[1])  # refuses wrong ones at once
         return Posterior(self, params)
+
+    def __repr__(self) -> str:
+        return "\n".join(["Guide over", *_sites_of(self.target)])
 
 
 @jax.tree_util.register_dataclass
@@ -65,6 +74,13 @@ class Posterior:
 
     guide: Guide = field(metadata={"static": True})
     params: Params
+
+    def __repr__(self) -> str:
+        q = self.unconstrained
+        each = {"all sites": q} if not isinstance(q, Mapping) else q
+        named = [f"{name} {type(unwrapped(d)).__name__}" for name, d in each.items()]
+        lines = ["Posterior of", *_sites_of(self.target)]
+        return "\n".join([*lines, f"on unconstrained space: {', '.join(named)}"])
 
     @property
     def target(self) -> Target:
@@ -102,7 +118,16 @@ class Posterior:
 
         Returns:
             Shape (*leading).
+
+        Raises:
+            TypeError: ``values`` is not a dict.
+            ValueError: a site is missing, or a shape does not fit.
         """
+        if not isinstance(values, Mapping):
+            raise TypeError(
+                f"log_prob takes a dict of constrained values by site, {list(self.target.shapes)}; "
+                f"got {type(values).__name__}."
+            )
         target = self.target
         latents = {name: jnp.asarray(values[name]) for name in target.shapes if name in values}
         z = _over_leading(target.unconstrain, latents, target.value_shapes)
@@ -178,6 +203,10 @@ def check_guide(guide: object) -> None:
     else:
         remedy = "make one with fv.mean_field(target), or fv.guide(target, family)"
     raise TypeError(f"expected a guide, got {type(guide).__name__}: {remedy}.")
+
+
+def _sites_of(target: Target) -> list[str]:
+    return [f"  {n}: {target.supports[n]}, shape {s}" for n, s in target.value_shapes.items()]
 
 
 def _normal(d: dist.Distribution) -> dist.Normal | None:

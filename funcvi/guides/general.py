@@ -11,7 +11,9 @@ from funcvi._types import Key, Params
 from funcvi.families import unconstrain
 from funcvi.guides.contract import Guide, Unconstrained, check_target
 from funcvi.guides.foreign import FlowjaxLike, from_flowjax
+from funcvi.sampling.gradients import covers_the_line
 from funcvi.targets import Shape, Target
+from funcvi.wrong_kinds import instead_of_a_distribution
 
 __all__ = ["guide"]
 
@@ -44,7 +46,8 @@ def guide(
             - a numpyro distribution of the vectors of ``target.ravel``, of event shape
               ``(target.size,)``, as a template: its parameters are learned as
               :func:`fv.unconstrain` does;
-            - a dict with a distribution for each site, of the site's unconstrained shape;
+            - a dict with a distribution for each site, of the site's unconstrained shape and on
+              unconstrained space: for a positive site a Normal, not a Gamma;
             - ``(params, function)``, where ``function(params)`` is one of these: from
               ``fv.unconstrain``, or any pure function (a flow with a network inside, say);
             - a distribution of flowjax of shape ``(target.size,)``; its floating-point arrays
@@ -59,7 +62,8 @@ def guide(
 
     Raises:
         TypeError: this is no target, or no family.
-        ValueError: the event shape is not the target's, or a transform would not be learned.
+        ValueError: the event shape is not the target's, a support is not all of unconstrained
+            space, or a transform would not be learned.
 
     Example:
         >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
@@ -127,7 +131,7 @@ def _check_shapes(target: Target, q: Unconstrained) -> None:
 
 def _check_shape(label: str, d: dist.Distribution, shape: Shape, meaning: str) -> None:
     if not isinstance(d, dist.Distribution):
-        raise TypeError(f"{label} must be a numpyro distribution, got {type(d).__name__}.")
+        raise TypeError(f"{label} must be a numpyro distribution, {instead_of_a_distribution(d)}.")
     if (d.batch_shape, d.event_shape) != ((), shape):
         remedy = f": add .to_event({len(d.batch_shape)})" if d.batch_shape == shape != () else ""
         raise ValueError(
@@ -136,6 +140,12 @@ def _check_shape(label: str, d: dist.Distribution, shape: Shape, meaning: str) -
         )
     if d.is_discrete:
         raise ValueError(f"{label} must be continuous, got {type(d).__name__}.")
+    if not covers_the_line(d):
+        raise ValueError(
+            f"{label}, a {type(d).__name__}, covers only a part of unconstrained space: give a "
+            "distribution that covers all of it, such as a Normal.\n"
+            "The target maps its draws to each site's support."
+        )
 
 
 def _check_learnable(q: Unconstrained) -> None:

@@ -13,6 +13,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from funcvi._checks import check_key
+from funcvi._jax import is_concrete
 from funcvi._types import Key, Params
 from funcvi.families import family
 from funcvi.guides.contract import Guide, check_target
@@ -49,6 +50,7 @@ def laplace(
 
     Raises:
         TypeError: this is no target.
+        ValueError: its log density is random (a subsampling plate).
 
     Example:
         >>> import jax, numpyro.distributions as dist
@@ -62,6 +64,7 @@ def laplace(
         (3.0, 0.5)
     """
     check_target(target)
+    target.check_exact("fv.laplace")
 
     def height(x: Array) -> Array:
         return -target.log_density(target.unravel(x))
@@ -70,7 +73,11 @@ def laplace(
         check_key(key, "guide.init(key)")
         start = target.ravel(target.start(key) if loc is None else checked_sites(loc, target))
         mode, factor, flat, left = run(partial(_curvature_at_mode, height, num_steps), start)
-        jax.debug.callback(_report, flat, left, target.size, num_steps)
+        report = partial(_report, size=target.size, num_steps=num_steps)
+        if is_concrete((flat, left)):
+            report(flat, left)
+        else:
+            jax.debug.callback(report, flat, left)
         return of.inverse(dist.MultivariateNormal(mode, scale_tril=factor))
 
     of = family(dist.MultivariateNormal(jnp.zeros(target.size), scale_tril=jnp.eye(target.size)))
@@ -147,11 +154,11 @@ def _report(flat: ArrayLike, left: ArrayLike, size: int, num_steps: int) -> None
             "log density does not curve downwards at the end of the climb (a saddle, a flat or an "
             "unidentified direction). Their standard deviations are a guess, at most "
             f"{_WIDEST:.0f}: fit fv.full_rank instead, or give loc to climb from elsewhere.",
-            stacklevel=2,
+            stacklevel=3,
         )
     if not (gap := float(np.max(left))) <= _CLOSE:
         warnings.warn(
             f"laplace: no mode within {num_steps} steps: about {gap:.2g} nats are left to climb. "
             "Raise num_steps, or give loc nearer to the mode.",
-            stacklevel=2,
+            stacklevel=3,
         )

@@ -20,8 +20,9 @@ from funcvi._types import Joint, Key
 from funcvi.objectives.enumeration import enumerated, finite_support
 from funcvi.objectives.estimators import choose
 from funcvi.sampling.draw import raw_sample, unvalidated
-from funcvi.sampling.gradients import jump_obstacle, with_fixed_support
+from funcvi.sampling.gradients import edge_obstacle, jump_obstacle, with_fixed_support
 from funcvi.sampling.scored import sample_and_log_prob
+from funcvi.wrong_kinds import instead_of_a_distribution
 
 __all__ = ["Draws", "average", "bound", "draws", "is_distribution"]
 
@@ -34,15 +35,21 @@ class Draws(NamedTuple):
         log_q: log density of the draws under q.
         log_p: the value of ``log_p`` at the draws.
         score: zero in value, with the gradient of log q at the sites that the score function
-            handles (``log_q`` has none there); None where there is no such site.
+            handles (``log_q`` has none there); zeros where there is no such site.
+        live_score: the same, or None where there is no such site.
         weight: the weight of each draw in an exact sum; None where all count alike.
     """
 
     z: Any
     log_q: Array
     log_p: Array
-    score: Array | None = None
+    live_score: Array | None = None
     weight: Array | None = None
+
+    @property
+    def score(self) -> Array:
+        """Zeros where every site is handled otherwise, so that a bound may always add it."""
+        return jnp.zeros_like(self.log_q) if self.live_score is None else self.live_score
 
 
 class _Site(NamedTuple):
@@ -59,7 +66,7 @@ def draws(
     num_samples: int,
     estimator: str | None,
     allowed: tuple[str, ...],
-    jump: Callable[[dist.Distribution], str | None] = jump_obstacle,
+    jump: Callable[[dist.Distribution], str | None] | None = None,
     label: str = "q",
     function: str | None = None,
 ) -> Draws:
@@ -72,7 +79,8 @@ def draws(
         num_samples: draws for each batch element (for each component of a mixture).
         estimator: forces one on every site.
         allowed: the estimators that the bound can use, the best first.
-        jump: a site to the reason why its pathwise gradient is wrong for ``log_p``, or to None.
+        jump: a site to the reason why the gradient of what is averaged is wrong along its draws, or
+            to None; by default for its own log density and any ``log_p`` on the line.
         label: the name of q in errors.
         function: the name of ``log_p`` in errors, if its shape is to be checked.
 
@@ -91,6 +99,7 @@ def draws(
                 "estimator out, and each gets the one that is right for it."
             )
         allowed = tuple(e for e in allowed if e != "enumeration")
+    jump = _jump if jump is None else jump
     sites = [
         _Site(name, unvalidated(d), choose(d, estimator, allowed, jump=jump(d), label=name))
         for name, d in members.items()
@@ -124,7 +133,7 @@ def average(d: Draws, f: Array) -> Array:
     """
     if d.weight is not None:
         return jnp.sum(d.weight * f, axis=0)
-    if d.score is None:
+    if d.live_score is None:
         return jnp.mean(f, axis=0)
     n = f.shape[0]
     above = stop_gradient((f - jnp.mean(f, axis=0)) * (n / (n - 1)))
@@ -142,13 +151,17 @@ def bound(d: Draws, of: Callable[[Array], Array]) -> Array:
         of: (n, *batch) to (*batch), for any n.
     """
     log_weight = d.log_p - d.log_q
-    if d.score is None:
+    if d.live_score is None:
         return of(log_weight)
     n = log_weight.shape[0]
     value = of(log_weight - d.score)  # with the gradient of log q inside
     others = (jnp.arange(n)[:, None] + jnp.arange(1, n)) % n
     above = stop_gradient(value - jax.vmap(of)(log_weight[others]))
     return value + jnp.sum(above * d.score, axis=0)
+
+
+def _jump(q: dist.Distribution) -> str | None:
+    return jump_obstacle(q) or edge_obstacle(q)
 
 
 def is_distribution(x: object) -> bool:
@@ -229,8 +242,7 @@ def _check_members(members: dict[str, Any], label: str) -> None:
     for name, d in members.items():
         if not is_distribution(d):
             raise TypeError(
-                f"{name} must be a numpyro distribution, got {type(d).__name__}: "
-                "call the family on its params first."
+                f"{name} must be a numpyro distribution, {instead_of_a_distribution(d)}."
             )
     shapes = {name: d.batch_shape for name, d in members.items()}
     if len(set(shapes.values())) > 1:

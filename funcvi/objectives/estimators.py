@@ -46,8 +46,8 @@ def choose(
         q: one distribution.
         estimator: the one asked for, or None.
         allowed: what the objective can do, the best first.
-        jump: why a pathwise gradient would be wrong for what is averaged, although it is right for
-            q (see ``jump_obstacle``).
+        jump: why the gradient of what is averaged would be wrong along any draws of q or of its
+            components (see ``jump_obstacle`` and ``edge_obstacle``).
         label: what q is called in the error.
 
     Raises:
@@ -85,8 +85,10 @@ def obstacle(estimator: str, q: dist.Distribution, jump: str | None = None) -> s
     if masked(q):
         return f"the log density of {name} is zero where it is masked, and its draws are not"
     if estimator == "enumeration":
-        if finite_support(q) is not None or mixture_parts(q) is not None:
+        if finite_support(q) is not None:
             return None
+        if mixture_parts(q) is not None:
+            return jump  # the components' draws move along the same path
         return f"{name} has no small finite support and is no mixture of pathwise components"
     if estimator == "score_function":
         return score_obstacle(q)

@@ -36,8 +36,9 @@ def expectation(
         q: of batch shape (*batch) and event shape (*event), or a joint of such. Masks are ignored.
         function: draws of shape (n, *batch, *event), in q's structure, to values of shape
             (n, *batch). For pathwise gradients it must be continuous, and differentiable almost
-            everywhere; angles are drawn by the score function unless ``estimator="pathwise"``
-            promises that f is continuous on the circle.
+            everywhere; angles, and mixtures of them, are drawn by the score function unless
+            ``estimator="pathwise"`` ("enumeration" for mixtures) promises that f is continuous on
+            the circle.
         key: needed unless the form is a sum over values.
         num_samples: draws for each batch element (for each component of a mixture).
         estimator: "enumeration", "pathwise" or "score_function" to force one.

@@ -13,7 +13,6 @@ __all__ = ["forward_kl"]
 
 
 def _forward_kl(d: Draws) -> Array:
-    assert d.score is not None
     log_weight = stop_gradient(d.log_p - d.log_q)
     log_evidence = jax.nn.logsumexp(log_weight) - jnp.log(len(log_weight))
     return jnp.sum(jax.nn.softmax(log_weight) * (log_weight - d.score)) - log_evidence
@@ -39,7 +38,8 @@ def forward_kl(guide: Guide, *, num_samples: int) -> GuideLoss:
 
     Raises:
         TypeError: ``guide`` is not a guide.
-        ValueError: K is below 2, or the support of the guide moves with its params.
+        ValueError: K is below 2, the support of the guide moves with its params, or the target's
+            log density is random (a subsampling plate).
 
     Example:
         >>> import funcvi as fv, jax, numpyro.distributions as dist
@@ -49,4 +49,4 @@ def forward_kl(guide: Guide, *, num_samples: int) -> GuideLoss:
         >>> loss(guide.init(key), key).shape
         ()
     """
-    return GuideLoss(guide, _forward_kl, num_samples, None, ("score_function",))
+    return GuideLoss(guide, _forward_kl, num_samples, None, ("score_function",), "fv.forward_kl")

@@ -101,7 +101,8 @@ def negative_importance_weighted_elbo(
 
     Raises:
         TypeError: ``guide`` is not a guide.
-        ValueError: the estimator is unknown, or its gradient would be zero or biased.
+        ValueError: the estimator is unknown, its gradient would be zero or biased, or the target's
+            log density is random (a subsampling plate) and K is not 1.
 
     Example:
         >>> import jax, numpyro.distributions as dist
@@ -114,4 +115,5 @@ def negative_importance_weighted_elbo(
         >>> abs(float(loss(guide.init(jax.random.key(0)), jax.random.key(1)))) < 0.3
         True
     """
-    return GuideLoss(guide, _negative_bound, num_samples, estimator, _ALLOWED)
+    reader = None if num_samples == 1 else "fv.negative_importance_weighted_elbo"
+    return GuideLoss(guide, _negative_bound, num_samples, estimator, _ALLOWED, reader)

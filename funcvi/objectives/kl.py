@@ -13,7 +13,8 @@ from funcvi.objectives.estimators import check_arguments
 from funcvi.objectives.masks import masked, outer_masks
 from funcvi.objectives.supports import checked_pair
 from funcvi.sampling.draw import unvalidated
-from funcvi.sampling.gradients import jump_obstacle
+from funcvi.sampling.gradients import edge_obstacle, jump_obstacle
+from funcvi.wrong_kinds import instead_of_a_distribution
 
 __all__ = ["kl"]
 
@@ -74,8 +75,7 @@ def _kl(
     for name, d in (("q", q), ("p", p)):
         if not isinstance(d, dist.Distribution):
             raise TypeError(
-                f"{name}{label} must be a numpyro distribution, got {type(d).__name__}: "
-                "call the family on its params first."
+                f"{name}{label} must be a numpyro distribution, {instead_of_a_distribution(d)}."
             )
     checked = checked_pair(q, p, label)
     return checked(_pair_kl(unvalidated(q), unvalidated(p), key, num_samples, estimator, label))
@@ -145,7 +145,7 @@ def _pair_kl(
         num_samples=num_samples,
         estimator=estimator,
         allowed=_DRAWN,
-        jump=lambda q: jump_obstacle(q, p),
+        jump=lambda q: jump_obstacle(q, p) or edge_obstacle(q) or edge_obstacle(p),
         label=f"q{label}",
     )
     return average(d, d.log_q - d.log_p)

@@ -27,11 +27,14 @@ class GuideLoss:
         num_samples: draws at each evaluation.
         estimator: to force one, or None.
         allowed: the estimators that are right for ``of``, the best first.
+        reader: the name of the loss, if it is not linear in log p: a target whose log density is
+            random is refused then.
 
     Raises:
         TypeError: ``guide`` is not a guide.
-        ValueError: ``num_samples`` is not a positive integer, or ``estimator`` is not allowed; when
-            it is called, no allowed estimator is right for the guide.
+        ValueError: ``num_samples`` is not a positive integer, ``estimator`` is not allowed, or the
+            target is random and ``of`` is not linear in log p; when it is called, no allowed
+            estimator is right for the guide.
     """
 
     guide: Guide
@@ -39,10 +42,13 @@ class GuideLoss:
     num_samples: int
     estimator: str | None
     allowed: tuple[str, ...]
+    reader: str | None = None
 
     def __post_init__(self) -> None:
         check_guide(self.guide)
         check_arguments(self.num_samples, self.estimator, self.allowed)
+        if self.reader is not None:
+            self.guide.target.check_exact(self.reader)
 
     def __call__(self, params: Params, key: Key) -> Array:
         """The loss at ``params``, in nats; pure, works under jit, grad and vmap."""

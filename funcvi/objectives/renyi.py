@@ -45,7 +45,8 @@ def negative_renyi_elbo(guide: Guide, *, alpha: float, num_samples: int) -> Guid
         num_samples: K, draws at each evaluation.
 
     Returns, Raises:
-        As :func:`fv.negative_elbo`, or ValueError: alpha is not finite.
+        As :func:`fv.negative_elbo`, or ValueError: alpha is not finite, or is not 1 and the
+        target's log density is random (a subsampling plate).
 
     Example:
         >>> import funcvi as fv, jax, numpyro.distributions as dist
@@ -57,4 +58,5 @@ def negative_renyi_elbo(guide: Guide, *, alpha: float, num_samples: int) -> Guid
     if not jnp.isfinite(alpha):
         raise ValueError(f"alpha must be a finite number, got {alpha!r}.")
     allowed = ("pathwise", "score_function")
-    return GuideLoss(guide, _NegativeRenyi(alpha), num_samples, None, allowed)
+    reader = None if alpha == 1 else "fv.negative_renyi_elbo"
+    return GuideLoss(guide, _NegativeRenyi(alpha), num_samples, None, allowed, reader)

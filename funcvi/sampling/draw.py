@@ -14,6 +14,7 @@ from funcvi.joints import is_joint, joint_like, keys_of, members_of
 from funcvi.sampling.dtypes import own_dtype
 from funcvi.sampling.gradients import pathwise_obstacle, undifferentiable
 from funcvi.sampling.registry import draw
+from funcvi.wrong_kinds import instead_of_a_distribution
 
 __all__ = ["checked_shape", "raw_sample", "sample", "unvalidated"]
 
@@ -64,8 +65,8 @@ def sample(d: Joint | DrawsItself, key: Key, sample_shape: tuple[int, ...] = ())
         return joint_like(type(d), each)
     if not isinstance(d, dist.Distribution):
         raise TypeError(
-            f"expected a distribution, a joint or a posterior, got {type(d).__name__}: "
-            "call the family on its params first."
+            "expected a numpyro distribution, a joint or a posterior, "
+            f"{instead_of_a_distribution(d)}."
         )
     draws = raw_sample(d, key, sample_shape)
     obstacle = pathwise_obstacle(d)

@@ -22,11 +22,13 @@ from funcvi._numpyro import GATED
 from funcvi._types import Joint
 from funcvi.joints import is_joint, members_of
 from funcvi.sampling.implicit import instantiated
-from funcvi.sampling.record import Record, unwrapped
+from funcvi.sampling.record import Record
 from funcvi.sampling.registry import record_of
 
 __all__ = [
     "GATED",
+    "covers_the_line",
+    "edge_obstacle",
     "jump_obstacle",
     "members",
     "pathwise_obstacle",
@@ -67,7 +69,8 @@ def jump_obstacle(q: dist.Distribution, p: dist.Distribution | None = None) -> s
     """Why draws of q have no pathwise gradient for log p, although they have one on the circle.
 
     An angle that moves over pi comes out at -pi: a function that is not periodic jumps there, and
-    no derivative along the draws sees it. ``p`` of None is a function on the line.
+    no derivative along the draws sees it. ``p`` of None is a function on the line. The angle may be
+    anywhere in q: a component of a mixture, say, or what a transform is applied to.
 
     Example:
         >>> import numpyro.distributions as dist
@@ -76,14 +79,34 @@ def jump_obstacle(q: dist.Distribution, p: dist.Distribution | None = None) -> s
         >>> jump_obstacle(dist.VonMises(0.0, 1.0), dist.Normal())
         'VonMises jumps at pi, where the log density of p is not periodic'
     """
-    inner = unwrapped(q, dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
-    if isinstance(inner, dist.TransformedDistribution) and jump_obstacle(inner.base_dist):
-        p = None  # the transform need not be periodic
-    elif support_of(q) is not constraints.circular:
+    if not _has_angle(q):
         return None
-    if p is not None and support_of(p) is constraints.circular:
+    supports = [support_of(d) for d in (q, p) if d is not None]
+    if len(supports) == 2 and all(s is constraints.circular for s in supports):
         return None
     return f"{type(q).__name__} jumps at pi, where the log density of p is not periodic"
+
+
+def _has_angle(d: dist.Distribution) -> bool:
+    return support_of(d) is constraints.circular or any(map(_has_angle, record_of(d).parts(d)))
+
+
+def edge_obstacle(d: dist.Distribution) -> str | None:
+    """Why the log density of d jumps inside its support, where no pathwise gradient sees it.
+
+    Example:
+        >>> import jax.numpy as jnp, numpyro.distributions as dist
+        >>> halves = dist.MixtureGeneral(
+        ...     dist.Categorical(jnp.array([0.5, 0.5])), [dist.Normal(), dist.HalfNormal()],
+        ...     support=dist.constraints.real)
+        >>> edge_obstacle(halves)
+        'the log density of MixtureGeneral jumps at the edge of a component'
+    """
+    if isinstance(d, dist.MixtureGeneral):
+        supports = [support_of(c) for c in d.component_distributions]
+        if any(s is not supports[0] for s in supports):
+            return f"the log density of {type(d).__name__} jumps at the edge of a component"
+    return next(filter(None, map(edge_obstacle, record_of(d).parts(d))), None)
 
 
 def score_obstacle(d: Joint) -> str | None:
@@ -200,16 +223,49 @@ def _moved_along(d: dist.TransformedDistribution) -> list[Any]:
     carries along.
     """
     whole = _is_whole(support_of(d.base_dist))
-    parts, moving = list(d.transforms), []
-    while parts:
-        part = parts.pop(0)
-        if isinstance(part, nt.ComposeTransform):
-            parts = [*part.parts, *parts]
-            continue
+    moving = []
+    for part in _in_turn(d.transforms):
         if not whole and not isinstance(part, nt.PowerTransform):
             moving += jax.tree.leaves(part)
         whole = whole and _is_whole(_base(part.codomain))
     return moving
+
+
+def covers_the_line(d: dist.Distribution) -> bool:
+    """Whether the density of d is positive on the whole real space of its event shape.
+
+    Example:
+        >>> import numpyro.distributions as dist
+        >>> from numpyro.distributions import transforms
+        >>> gamma = dist.Gamma(2.0, 1.0)
+        >>> covers_the_line(dist.Normal()), covers_the_line(gamma)
+        (True, False)
+        >>> covers_the_line(dist.TransformedDistribution(gamma, transforms.AffineTransform(0, 1)))
+        False
+        >>> covers_the_line(dist.TransformedDistribution(gamma, transforms.ExpTransform().inv))
+        True
+    """
+    if isinstance(d, GATED) or not _is_whole(support_of(d)):
+        return False
+    if isinstance(d, dist.MixtureGeneral):
+        return any(map(covers_the_line, d.component_distributions))
+    if not isinstance(d, dist.TransformedDistribution):
+        return all(map(covers_the_line, record_of(d).parts(d)))
+    here, whole = support_of(d.base_dist), covers_the_line(d.base_dist)
+    for part in _in_turn(d.transforms):
+        domain, codomain = _base(part.domain), _base(part.codomain)
+        onto = whole if _is_whole(domain) else type(here) is type(domain)
+        here, whole = codomain, onto and _is_whole(codomain)
+    return whole
+
+
+def _in_turn(transforms: list[nt.Transform]) -> list[nt.Transform]:
+    """The transforms one after the other, none of them composed of others."""
+    return [
+        single
+        for t in transforms
+        for single in (_in_turn(t.parts) if isinstance(t, nt.ComposeTransform) else [t])
+    ]
 
 
 def _is_whole(constraint: Any) -> bool:

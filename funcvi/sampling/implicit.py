@@ -7,7 +7,7 @@ arXiv:1805.08498), whatever made x. Each sampler says only what its ``dx`` is.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -78,6 +78,10 @@ def from_cdf(kind: Kind) -> Record:
     Args:
         kind: the support: "real", "positive" or "unit".
 
+    Raises:
+        ValueError: it is none of these.
+        TypeError: when it is drawn from, the class has no ``cdf`` of its own.
+
     Example:
         >>> import jax, numpyro.distributions as dist
         >>> class Triangle(dist.Distribution):
@@ -90,8 +94,12 @@ def from_cdf(kind: Kind) -> Record:
         >>> bool(abs(x.mean() - 2 / 3) < 0.03)
         True
     """
+    if kind not in (kinds := get_args(Kind)):
+        raise ValueError(f"kind must be one of {', '.join(kinds)}; got {kind!r}.")
 
     def draw(d: dist.Distribution, key: Key, shape: Shape) -> Array:
+        if type(d).cdf is dist.Distribution.cdf:
+            raise TypeError(f"{type(d).__name__} is drawn by its cdf and has none: define cdf(x).")
         u, _ = noise.fractions(key, shape, noise_dtype(d))
         return implicit(cdf_velocity, d, _quantile(jax.lax.stop_gradient(d).cdf, u, kind))
 

@@ -65,6 +65,11 @@ def draw(d: dist.Distribution, key: Key, shape: Shape) -> Array:
         return record.draw(d, key, shape)
     if record.compose is not None:
         return record.compose(d, key, shape, draw)
+    if type(d).sample is dist.Distribution.sample:
+        raise TypeError(
+            f"{type(d).__name__} cannot be drawn from: define sample(key, sample_shape), or give "
+            "the class a sampling_record (funcvi.sampling.from_cdf, where its cdf is known)."
+        )
     axes = len(d.batch_shape)
     if shape[len(shape) - axes :] != d.batch_shape:
         d, axes = d.expand(shape), len(shape)

@@ -103,6 +103,11 @@ def from_model(model: Model, args: tuple[object, ...], kwargs: dict[str, object]
 
 def _latent_sites(trace: Mapping[str, Message]) -> dict[str, Message]:
     sites = {}
+    minibatches = {
+        name
+        for name, site in trace.items()
+        if site["type"] == "plate" and site["args"][0] != site["args"][1]
+    }
     for name, site in trace.items():
         if site["type"] == "param":
             raise ValueError(
@@ -111,6 +116,12 @@ def _latent_sites(trace: Mapping[str, Message]) -> dict[str, Message]:
             )
         if site["type"] != "sample" or site["is_observed"]:
             continue
+        if inside := minibatches & {frame.name for frame in site["cond_indep_stack"]}:
+            raise ValueError(
+                f"latent site {name!r} is inside the subsampling plate {inside.pop()!r}: its "
+                "values would belong to other data at every step. Sum it out, or learn an encoder "
+                "for it (fv.importance_weighted_elbo)."
+            )
         if site["fn"].is_discrete:
             raise ValueError(
                 f"latent site {name!r} is discrete ({type(site['fn']).__name__}): sum it out, for "

@@ -1,5 +1,6 @@
 """What a target is: functions on unconstrained space, and the shapes of its sites."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from jax.typing import ArrayLike
 from numpyro.distributions import transforms
 from numpyro.distributions.util import sum_rightmost
 
+from funcvi._jax import read_inputs
 from funcvi._types import Key
 from funcvi.programs import run
 from funcvi.runtime_checks import require
@@ -49,7 +51,7 @@ class Target:
         supports: the support of each latent site, in words.
         log_density: ``(unconstrained sites, key=None) -> scalar``: the log joint density plus the
             log determinant of the bijections. The key seeds random choices in the model other than
-            its latents (subsampling, dropout).
+            its latents (subsampling, dropout; see ``is_random``).
         log_det: ``(unconstrained sites) -> scalar``: log |det| of the bijections, summed.
         constrain: ``(unconstrained sites) -> values``: constrained latents and deterministic sites.
         unconstrain: ``(constrained latents) -> unconstrained sites``.
@@ -62,6 +64,27 @@ class Target:
     log_det: Callable[[Sites], Array]
     constrain: Callable[[Sites], Sites]
     unconstrain: Callable[[Mapping[str, ArrayLike]], Sites]
+
+    @functools.cached_property
+    def is_random(self) -> bool:
+        """Whether the log density reads its key: that of a minibatch, say, unbiased and no more.
+
+        Its mean is all that may be used then, as ``fv.negative_elbo`` does; a mode, importance
+        weights or a diagnosis would need the log density itself.
+        """
+        z = {n: jax.ShapeDtypeStruct(s, jnp.result_type(float)) for n, s in self.shapes.items()}
+        closed = jax.make_jaxpr(lambda key, z: self.log_density(z, key))(jax.random.key(0), z)
+        return read_inputs(closed.jaxpr, [True])[0]
+
+    def check_exact(self, reader: str) -> None:
+        """Raises a ValueError where the log density is random, which ``reader`` cannot use."""
+        if self.is_random:
+            raise ValueError(
+                f"{reader} needs the log density itself, and this target's is random (a "
+                "subsampling plate, dropout): fit by fv.negative_elbo, which needs its mean only.\n"
+                "For the rest make the same guide over the model of all data: it takes the same "
+                "params."
+            )
 
     @property
     def is_prior(self) -> bool:

@@ -7,6 +7,7 @@ import numpyro.distributions as dist
 import pytest
 
 import funcvi as fv
+from funcvi.objectives.draws import draws
 from funcvi.sampling.gradients import jump_obstacle
 
 KEY = jax.random.key(0)
@@ -53,3 +54,95 @@ def test_a_path_is_taken_on_the_circle():
     q, p = dist.VonMises(0.0, 1.0), dist.VonMises(1.0, 1.0)
     unasked = fv.kl(q, p, key=KEY, num_samples=5)
     assert unasked == fv.kl(q, p, key=KEY, num_samples=5, estimator="pathwise")
+
+
+WEIGHTS = dist.Categorical(probs=jnp.array([0.3, 0.7]))
+STRETCH = dist.transforms.AffineTransform(0.0, 2.0)
+
+
+def angles(loc):
+    return dist.VonMises(jnp.array([0.0, 1.0]) + loc, 1.0)
+
+
+# What goes round inside: each gives x, or 2 x, of the same mixture of angles.
+MIXTURES = {
+    "mixture": (1, lambda t: dist.MixtureSameFamily(WEIGHTS, angles(t))),
+    "general": (
+        1,
+        lambda t: dist.MixtureGeneral(WEIGHTS, [dist.VonMises(t, 1.0), dist.VonMises(1 + t, 1.0)]),
+    ),
+    "transformed": (
+        2,
+        lambda t: dist.TransformedDistribution(dist.MixtureSameFamily(WEIGHTS, angles(t)), STRETCH),
+    ),
+    "of transformed": (
+        2,
+        lambda t: dist.MixtureSameFamily(WEIGHTS, dist.TransformedDistribution(angles(t), STRETCH)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_a_mixture_of_angles_is_not_summed_along_its_components_paths(name):
+    factor, make = MIXTURES[name]
+    x = jnp.linspace(-jnp.pi, jnp.pi, 20_001)
+
+    def mean(t):
+        return factor * jnp.trapezoid(jnp.exp(MIXTURES["mixture"][1](t).log_prob(x)) * x, x)
+
+    def estimate(t, key):
+        return fv.expectation(make(t), lambda x: x, key=key, num_samples=2000)
+
+    slopes = jax.jit(jax.vmap(jax.grad(estimate), (None, 0)))(2.0, jax.random.split(KEY, 200))
+    expected = jax.grad(mean)(2.0)
+    assert abs(slopes.mean() - expected) < 4 * slopes.std() / 200**0.5
+    with pytest.raises(ValueError, match="jumps at pi"):
+        fv.kl(make(2.0), dist.Normal(), key=KEY, num_samples=2, estimator="enumeration")
+
+
+def test_a_mixture_of_angles_is_summed_on_the_circle():
+    q, p = MIXTURES["mixture"][1](2.0), dist.VonMises(1.0, 1.0)
+    unasked = fv.kl(q, p, key=KEY, num_samples=5)
+    assert unasked == fv.kl(q, p, key=KEY, num_samples=5, estimator="enumeration")
+
+
+def halves(loc):
+    """A density that jumps at zero, inside its support."""
+    return dist.MixtureGeneral(
+        WEIGHTS, [dist.Normal(loc, 1.0), dist.HalfNormal(1.0)], support=dist.constraints.real
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Out-of-support")  # of the half, where it counts for nothing
+@pytest.mark.parametrize(
+    ("make", "p"),
+    [(halves, dist.Normal(0.0, 2.0)), (lambda t: dist.Normal(t, 1.0), halves(0.0))],
+    ids=["q", "p"],
+)
+def test_a_density_that_jumps_inside_its_support(make, p):
+    x = jnp.linspace(-9.0, 9.0, 200_001)
+
+    def exact_kl(t):
+        log_q = make(t).log_prob(x)
+        return float(jnp.trapezoid(jnp.exp(log_q) * (log_q - p.log_prob(x)), x))
+
+    def value(t, key):
+        return fv.kl(make(t), p, key=key, num_samples=2000)
+
+    slopes = jax.jit(jax.vmap(jax.grad(value), (None, 0)))(0.3, jax.random.split(KEY, 200))
+    expected = (exact_kl(0.35) - exact_kl(0.25)) / 0.1
+    assert abs(slopes.mean() - expected) < 4 * slopes.std() / 200**0.5 + 2e-3
+    with pytest.raises(ValueError, match="MixtureGeneral jumps at the edge of a component"):
+        fv.kl(make(0.3), p, key=KEY, num_samples=2, estimator="pathwise")
+
+
+def test_a_bound_may_always_add_the_score():
+    d = draws(
+        dist.Normal(),
+        lambda z: -(z**2),
+        key=KEY,
+        num_samples=3,
+        estimator=None,
+        allowed=("pathwise", "score_function"),
+    )
+    assert (d.score == jnp.zeros(3)).all()

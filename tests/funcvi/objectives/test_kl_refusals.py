@@ -152,7 +152,7 @@ def test_a_missing_key_is_asked_for(q):
         (
             dist.Normal,
             NORMAL,
-            "q must be a numpyro distribution, got DistributionMeta: call the family on",
+            "q must be a numpyro distribution, got the class Normal: give an instance",
         ),
         (NORMAL, 3.0, "p must be a numpyro distribution, got float: call the family"),
         ({"a": NORMAL}, NORMAL, "must both be joints, or neither"),

@@ -179,7 +179,7 @@ def test_sites_by_different_estimators_leave_every_gradient_unbiased(name):
 class AutoNormal:
     """As numpyro's autoguides look."""
 
-    def get_posterior(self, params):
+    def sample_posterior(self, params):
         raise NotImplementedError
 
 
