@@ -75,8 +75,8 @@ def carries_others(equation: core.JaxprEqn, place: int, axes: Axes) -> bool:
     else:
         contracted, shared = (each[place] for each in params["dimension_numbers"])
         free = [i for i in range(len(axes)) if i not in (*contracted, *shared)]
-    within = min(_places(axes, contracted), default=_ROW + 1)
-    return max(_places(axes, free), default=-1) >= within
+    within, kept = min(_places(axes, contracted), default=_ROW + 1), _places(axes, free)
+    return kept.count(_ROW) > 1 or max(kept, default=-1) >= within  # twice: pairs of rows
 
 
 def _places(axes: Axes, which: Iterable[int]) -> list[int]:

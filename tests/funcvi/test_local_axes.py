@@ -106,6 +106,8 @@ REFUSED: dict[str, tuple[Case, str]] = {
         (lambda w, x: x[1] @ w + 0 * x[0].sum(), gaussian(3, 2), (X, numbers(7, 3))),
         SHARED,
     ),
+    "pairs of rows": ((lambda w, x: (x[:, None] - x) @ w, gaussian(3, 2), X), SHARED),
+    "inputs side by side": ((lambda w, x: jnp.stack([x, -x], 1) @ w, gaussian(3, 2), X), SHARED),
     "copies of a row": (
         (lambda w, x: jnp.broadcast_to(x[:, None], (4, 5, 3)) @ w, gaussian(3, 2), X),
         SHARED,
