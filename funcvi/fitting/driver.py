@@ -77,7 +77,7 @@ def fit(
         progress: show a progress bar; by default only in a terminal.
         patience: non-finite steps in a row before the fit gives up.
         tolerance: nats that as many steps again may still gain in a fit that is "converged"; by
-            default a hundredth of what the loss has fallen, within 0.001 and 0.1.
+            default a hundredth of what the loss has fallen, at least 0.001 and at most 0.1.
         loop: "compiled" for one compiled loop of many steps, "host" for a compiled step called from
             Python; by default "compiled", but "host" for a loss that convolves, on CPU, where XLA
             has no fast convolutions inside loops.
@@ -88,8 +88,8 @@ def fit(
         A :class:`Fit`.
 
     Raises:
-        TypeError, ValueError: an argument is not as described, or the loss reads none of its
-            params; nothing has run then.
+        TypeError, ValueError: an argument is not as described, or no gradient of the loss reaches
+            its params; nothing has run then.
 
     Example:
         >>> import jax, optax

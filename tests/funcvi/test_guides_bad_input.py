@@ -55,7 +55,7 @@ def test_what_is_no_guide():
 def test_a_fit_in_place_of_its_params():
     loss = fv.negative_elbo(GUIDE)
     fit = fv.fit(loss, GUIDE.init(KEY), optax.adam(0.1), key=KEY, num_steps=2)
-    with pytest.raises(TypeError, match=r"takes params, got a fit: write guide\(fit.params\)"):
+    with pytest.raises(TypeError, match=r"takes params, got a fit: pass fit.params"):
         GUIDE(fit)
 
 
