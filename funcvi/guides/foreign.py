@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from funcvi._types import Key
 
 __all__ = ["FlowjaxLike", "from_flowjax"]
 
+T = TypeVar("T")
 Arrays = dict[str, Array]
 
 
@@ -39,7 +40,7 @@ class FlowjaxLike(Protocol):
 
 
 class FromFlowjax(dist.Distribution):
-    """The distribution ``rebuild(arrays)``, with numpyro's methods.
+    """The distribution ``rebuild(arrays)``, with numpyro's methods; of stacked arrays, a batch.
 
     A pytree of the arrays alone: what else flowjax keeps in its pytrees (functions, say) is no
     business of ``jax.tree.map``.
@@ -48,26 +49,65 @@ class FromFlowjax(dist.Distribution):
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     support = constraints.real_vector
     pytree_data_fields = ("arrays",)
-    pytree_aux_fields = ("rebuild",)
+    pytree_aux_fields = ("rebuild", "ndims")
     has_rsample = True
 
-    def __init__(self, arrays: Arrays, rebuild: Callable[[Arrays], FlowjaxLike]) -> None:
-        self.arrays, self.rebuild = arrays, rebuild
-        super().__init__(event_shape=rebuild(arrays).shape)
+    def __init__(
+        self,
+        arrays: Arrays,
+        rebuild: Callable[[Arrays], FlowjaxLike],
+        ndims: tuple[tuple[str, int], ...],
+    ) -> None:
+        self.arrays, self.rebuild, self.ndims = arrays, rebuild, ndims
+        batch_shape, one = self._batch(), arrays
+        for _ in batch_shape:
+            one = jax.tree.map(lambda x: x[0], one)
+        super().__init__(batch_shape, rebuild(one).shape)
+
+    def _batch(self) -> tuple[int, ...]:
+        """The axes in front of flowjax's own, in all arrays."""
+        shapes = {jnp.shape(self.arrays[n])[: jnp.ndim(self.arrays[n]) - k] for n, k in self.ndims}
+        if len(shapes) > 1:
+            raise ValueError(f"the params have different leading axes: {sorted(shapes)}.")
+        return next(iter(shapes), ())
+
+    def _each(self, function: Callable[..., T], behind: int | tuple[int, ...], *args: Array) -> T:
+        """``function(flow, *args)``, with the batch axes of its results ``behind`` axes before."""
+        axes = len(self._batch())
+
+        def one(arrays: Arrays, *args: Array) -> T:
+            return function(self.rebuild(arrays), *args)
+
+        for i in range(1, axes + 1):
+            one = jax.vmap(one, out_axes=jax.tree.map(lambda k, i=i: -k - i, behind))
+        return one(self.arrays, *args)
+
+    def _keys(self, key: Key) -> Key:
+        batch = self._batch()
+        return jax.random.split(key, batch) if batch else key
 
     def sample(self, key: Key, sample_shape: tuple[int, ...] = ()) -> Array:
         """As flowjax draws, differentiable in the arrays."""
-        return self.rebuild(self.arrays).sample(key, sample_shape)
+        behind = len(self.event_shape)
+        return self._each(lambda flow, k: flow.sample(k, sample_shape), behind, self._keys(key))
 
     def log_prob(self, value: ArrayLike) -> Array:
         """As flowjax scores."""
-        return self.rebuild(self.arrays).log_prob(value)
+        batch, value = self._batch(), jnp.asarray(value)
+        rest = jnp.broadcast_shapes(value.shape, (*batch, *self.event_shape))
+        value = jnp.broadcast_to(value, rest if batch else value.shape)
+        lead = value.ndim - len(batch) - len(self.event_shape)
+        value = jnp.moveaxis(value, range(lead), range(len(batch), len(batch) + lead))
+        return self._each(lambda flow, x: flow.log_prob(x), 0, value)
 
     def sample_and_log_prob(
         self, key: Key, sample_shape: tuple[int, ...] = ()
     ) -> tuple[Array, Array]:
         """Both at once, without the inverse."""
-        return self.rebuild(self.arrays).sample_and_log_prob(key, sample_shape)
+        behind = (len(self.event_shape), 0)
+        return self._each(
+            lambda flow, k: flow.sample_and_log_prob(k, sample_shape), behind, self._keys(key)
+        )
 
 
 def from_flowjax(module: FlowjaxLike) -> tuple[Arrays, Callable[[Arrays], FromFlowjax]]:
@@ -95,4 +135,5 @@ def from_flowjax(module: FlowjaxLike) -> tuple[Arrays, Callable[[Arrays], FromFl
     def rebuild(arrays: Arrays) -> FlowjaxLike:
         return jax.tree.unflatten(tree, [arrays.get(name, leaf) for name, leaf in named])
 
-    return learned, lambda arrays: FromFlowjax(arrays, rebuild)
+    ndims = tuple((name, jnp.ndim(leaf)) for name, leaf in learned.items())
+    return learned, lambda arrays: FromFlowjax(arrays, rebuild, ndims)

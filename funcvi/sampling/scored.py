@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
+from numpyro.distributions.transforms import Transform
 
 from funcvi._types import Key
 from funcvi.joints import keys_of
@@ -47,6 +48,12 @@ def _one(d: dist.Distribution, key: Key, sample_shape: tuple[int, ...]) -> tuple
     if type(d).log_prob is not dist.TransformedDistribution.log_prob:
         x = sample(d, key, sample_shape)
         return x, d.log_prob(x)
+    for transform in d.transforms:
+        if type(transform).log_abs_det_jacobian is Transform.log_abs_det_jacobian:
+            raise TypeError(
+                f"{type(d).__name__} has no density: its {type(transform).__name__} has no log "
+                "determinant. Put a FoldedDistribution outermost, or another transform."
+            )
     x, steps = sample(d.base_dist, key, sample_shape), []
     for transform in d.transforms:
         before = x

@@ -107,3 +107,10 @@ def test_params_that_are_not_the_guides_err_at_once():
         fv.full_rank(TARGET)(GUIDE.init(KEY))
     with pytest.raises(TypeError, match=r"dict of constrained values by site, \['a', 'b'\]; got f"):
         GUIDE(GUIDE.init(KEY)).log_prob(1.0)
+
+
+def test_a_transform_without_a_log_determinant():
+    folded = dist.FoldedDistribution(NORMAL)
+    d = dist.TransformedDistribution(folded, transforms.AffineTransform(0.0, 2.0))
+    with pytest.raises(TypeError, match="its AbsTransform has no log determinant"):
+        fv.expectation(d, lambda x: x, key=KEY)
