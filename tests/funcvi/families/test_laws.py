@@ -39,6 +39,7 @@ POINTS: dict[str, Any] = {
     "LogUniform": TWO,
     "Pareto": [[3.1, 4.2], [5.6, 3.8]],
     "Uniform": [[1.1, 1.3], [1.4, 1.2]],
+    "TransformedDistribution/truncated": [[1.9, 2.3], [2.6, 1.7], [3.1, 2.8]],
     **dict.fromkeys([n for n in NAMES if "TruncatedGamma" in n], TWO),
 }
 # The density does not depend on these: a point mass is 0 or minus infinity, and where high is
