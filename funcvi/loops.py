@@ -1,4 +1,4 @@
-"""What XLA does slowly inside of its loops."""
+"""What XLA does slowly inside its loops."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ __all__ = ["convolves", "slow_in_loops"]
 def slow_in_loops(trace: Callable[[], Any]) -> bool:
     """Whether a Python loop over compiled calls is the faster one, for the jaxpr that is traced.
 
-    On CPU XLA has fast convolutions only outside of loops; inside of them they take some fifty
+    On CPU XLA has fast convolutions only outside loops; inside them they take some fifty
     times as long. On other devices nothing is traced.
     """
     return jax.default_backend() == "cpu" and convolves(trace())

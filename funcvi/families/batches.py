@@ -18,7 +18,7 @@ from funcvi.joints import members_of
 
 __all__ = ["Context", "batch_of", "below", "for_members", "in_batch"]
 
-#: None where nothing is known: a transform outside of any distribution.
+#: None where nothing is known: a transform outside any distribution.
 Context: TypeAlias = Shape | None
 
 

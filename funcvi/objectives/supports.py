@@ -89,7 +89,7 @@ def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...] | None
 
 
 def _inside(q: Constraint, p: Constraint) -> bool | Array:
-    """False if q is known to reach outside of p; an array where that depends on arrays."""
+    """False if q is known to reach outside p; an array where that depends on arrays."""
     if type(q) is type(p) and _bounds(q) is None:
         return True
     if isinstance(p, _ORDERED):
