@@ -35,6 +35,7 @@ class Run:
     def __post_init__(self) -> None:
         self._first = int(self.carry.step)
         self._chunks: list[np.ndarray] = []
+        self._values: list[float] = []  # losses of steps taken from the host
         self._begun: tuple[Carry, jax.Array] | None = None
 
     def begin(self, count: int) -> None:
@@ -51,17 +52,17 @@ class Run:
             assert self._begun is not None
             taken, (carry, buffer) = self.taken, self._begun
             losses = np.asarray(buffer)  # waits for the chunk
-            self._chunks.append(losses[: int(carry.step) - self._first - taken])
+            self._chunks.append(losses[: int(carry.step) - self._first - taken].copy())
             self.carry, self._begun = carry, None
             return self._chunks[-1]
-        dtype, first = jnp.result_type(float), len(self._chunks)
+        first = len(self._values)
         for _ in range(count):
             carry, loss = self.loops.one(self.constants, self.carry, self.key, self.args)
-            self._chunks.append(np.asarray(loss, dtype)[None])
+            self._values.append(float(loss))  # an array for each step would be kilobytes
             self.carry = carry
             if self.gave_up:
                 break
-        return np.concatenate(self._chunks[first:])
+        return np.asarray(self._values[first:], jnp.result_type(float))
 
     @property
     def begun(self) -> bool:
@@ -81,8 +82,8 @@ class Run:
     @property
     def losses(self) -> np.ndarray:
         """Of the steps taken."""
-        empty = np.zeros(0, jnp.result_type(float))
-        return np.concatenate([empty, *self._chunks])[: self.taken]
+        values = np.asarray(self._values, jnp.result_type(float))
+        return np.concatenate([*self._chunks, values])[: self.taken]
 
 
 def drive(run: Run, num_steps: int, progress: bool | None, callback: Callback | None) -> str | None:
