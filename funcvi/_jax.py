@@ -13,7 +13,7 @@ from jax._src.lax import lax
 from jax.extend.core import Jaxpr
 from jax.tree_util import PyTreeDef
 
-__all__ = ["forget_traces", "frozen", "is_concrete", "part_of", "read_inputs"]
+__all__ = ["forget_reductions", "forget_traces", "frozen", "is_concrete", "part_of", "read_inputs"]
 
 # Libraries whose own functions read nothing that changes.
 _STEADY = ("jax", "funcvi", "numpyro", "optax")
@@ -22,8 +22,6 @@ _STEADY = ("jax", "funcvi", "numpyro", "optax")
 _RARE = (
     custom_derivatives._closure_convert_for_avals,  # odeint, custom_root, closure_convert
     lax._trace_composite_to_jaxpr,
-    lax._reduction_jaxpr,
-    lax._variadic_reduction_jaxpr,
 )
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -63,6 +61,16 @@ def forget_traces() -> None:
                 cache.evict_weakref(function)
     for rare in _RARE:
         rare.cache_clear()
+
+
+def forget_reductions() -> None:
+    """Makes JAX trace anew what ``lax.reduce`` reduces by.
+
+    Not part of :func:`forget_traces`: scatter-add's own addition is kept in the same place, and
+    each eager one would compile again.
+    """
+    lax._reduction_jaxpr.cache_clear()
+    lax._variadic_reduction_jaxpr.cache_clear()
 
 
 def _is_steady(function: object) -> bool:

@@ -72,6 +72,10 @@ def trace(function: Callable[..., object], *args: object) -> Traced:
     _jax.forget_traces()
     closed, result = jax.make_jaxpr(lambda *a: function(*a), return_shape=True)(*args)
     facts = _facts(closed)
+    if facts.reduces:
+        _jax.forget_reductions()
+        closed, result = jax.make_jaxpr(lambda *a: function(*a), return_shape=True)(*args)
+        facts = _facts(closed)
     shapes, tree = jax.tree.flatten(result)
     key = (facts.key, jax.tree.structure(args), tree)
     constants = tuple(c if isinstance(c, jax.Array) else np.array(c) for c in facts.constants)
@@ -144,6 +148,8 @@ def _lifted(closed: ClosedJaxpr) -> Jaxpr:
 
 # ---- comparison ----------------------------------------------------------------------------------
 
+_REDUCTIONS = ("reduce", "reduce_window")
+
 # What a custom derivative is made of plays no part in the value.
 _RULES = {
     "custom_jvp_call": ("jvp_jaxpr_fun",),
@@ -188,6 +194,7 @@ class _Facts(NamedTuple):
     key: _Key  # primitives, their parameters, shapes, dtypes, literals; not the constants
     constants: list[Array]  # all, those of inner jits included
     has_rules: bool
+    reduces: bool  # by a function of the caller's, whose trace JAX keeps
 
 
 _known: "WeakKeyDictionary[ClosedJaxpr | Jaxpr, _Facts]" = WeakKeyDictionary()
@@ -206,6 +213,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self.has_rules = False
+        self.reduces = False
 
     def read(self, closed: ClosedJaxpr | Jaxpr) -> _Facts:
         jaxpr: Jaxpr = closed.jaxpr if isinstance(closed, ClosedJaxpr) else closed
@@ -220,6 +228,7 @@ class _Reader:
         for equation in jaxpr.eqns:
             name, params = equation.primitive.name, equation.params
             self.has_rules |= name in _RULES
+            self.reduces |= name in _REDUCTIONS
             skipped = _RULES.get(name, ())
             if name == "jit":
                 skipped = ("jaxpr",)
@@ -233,11 +242,12 @@ class _Reader:
             numbers.update({v: first + i for i, v in enumerate(equation.outvars)})
         avals = tuple(v.aval for v in inputs)
         key = _Key(avals, tuple(equations), tuple(atom(a) for a in jaxpr.outvars))
-        return _Facts(key, constants, self.has_rules)
+        return _Facts(key, constants, self.has_rules, self.reduces)
 
     def enter(self, inner: ClosedJaxpr | Jaxpr) -> _Facts:
         facts = _facts(inner)
         self.has_rules |= facts.has_rules
+        self.reduces |= facts.reduces
         return facts
 
     def comparable(self, value: object) -> Hashable:

@@ -106,7 +106,7 @@ def _latent_sites(trace: Mapping[str, Message]) -> dict[str, Message]:
     minibatches = {
         name
         for name, site in trace.items()
-        if site["type"] == "plate" and site["args"][0] != site["args"][1]
+        if site["type"] == "plate" and site["args"][1] not in (None, site["args"][0])
     }
     for name, site in trace.items():
         if site["type"] == "param":

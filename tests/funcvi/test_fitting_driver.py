@@ -198,7 +198,11 @@ def test_ctrl_c_in_a_callback_keeps_the_fit():
         signal.raise_signal(signal.SIGINT)
 
     assert threading.current_thread() is threading.main_thread()
-    result = fit(num_steps=5000, callback=callback)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
+    try:
+        result = fit(num_steps=5000, callback=callback)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert result.status == "interrupted"
     assert len(result.losses) >= 1
 

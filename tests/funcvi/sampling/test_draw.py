@@ -181,13 +181,13 @@ def test_other_parameters_may_be_differentiated_beside_a_mixture():
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        (dist.Normal, "got DistributionMeta"),
+        (dist.Normal, "got the class Normal: give an instance"),
         (3.0, "got float: call the family on its params first"),
     ],
 )
 def test_refuses_what_is_no_distribution(what, message):
     with pytest.raises(
-        TypeError, match="expected a distribution, a joint or a posterior"
+        TypeError, match="expected a numpyro distribution, a joint or a posterior"
     ) as refused:
         fv.sample(what, KEY)
     assert message in str(refused.value)
