@@ -160,7 +160,7 @@ def with_fixed_support(d: Joint, values: T) -> T:
         >>> import jax, numpyro.distributions as dist
         >>> def score(low):
         ...     d = dist.Uniform(low, 2.0)
-        ...     return with_fixed_support(d, d.log_prob(0.5))
+        ...     return with_fixed_support(d, d.log_prob(jax.numpy.array(0.5)))
         >>> round(float(score(0.0)), 4)
         -0.6931
         >>> jax.grad(score)(0.0)
