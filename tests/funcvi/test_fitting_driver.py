@@ -136,7 +136,7 @@ def test_chunks_are_sized_by_time():
         return noisy(params, key) + 0 * zero
 
     fit(loss=slow, num_steps=150, callback=lambda *_: moments.append(time.perf_counter()))
-    assert np.diff(moments).max() < 5  # half a second, but for a busy machine
+    assert np.diff(moments).max() < 1.5
     assert len(moments) < 75
 
 
@@ -159,7 +159,7 @@ print(fit.status, len(fit.losses) > 100, float(fit.params["x"]), fit.reason)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_ctrl_c_returns_the_fit_so_far(loop):
+def test_ctrl_c_returns_the_fit_so_far_within_two_seconds(loop):
     process = subprocess.Popen(
         [sys.executable, "-c", ENDLESS, loop], stdout=subprocess.PIPE, text=True, env=os.environ
     )
@@ -167,8 +167,10 @@ def test_ctrl_c_returns_the_fit_so_far(loop):
     no_answer.start()
     try:
         assert process.stdout.readline() == "running\n"
+        pressed = time.perf_counter()
         process.send_signal(signal.SIGINT)
         line = process.stdout.readline()
+        assert time.perf_counter() - pressed < 2.0
         status, many, x, reason = line.split(maxsplit=3)
         assert (status, many) == ("interrupted", "True")
         assert abs(float(x) - 3.0) < 0.5
