@@ -14,7 +14,11 @@ _ended = itertools.count(1)
 
 
 def pytest_configure(config):
-    """Workers and later runs share compiled programs, which is where most of the time goes."""
+    """Most of the time goes to XLA: programs stay plain, and workers and later runs share them."""
+    if os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1":
+        # CI compiles the long laws as users do.
+        jax.config.update("jax_disable_most_optimizations", True)
+        os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
     folder = config.cache.mkdir("jax") if hasattr(config, "cache") else None
     if folder is not None:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))

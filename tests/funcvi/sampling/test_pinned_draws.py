@@ -91,7 +91,9 @@ def test_draws_and_gradients_are_pinned_and_the_same_under_jit(name: str) -> Non
 
 
 def test_every_sampler_of_ours_is_pinned() -> None:
-    pinned = {type(part) for name in PINS for part in all_parts(CATALOGUE[name]())}
+    # The catalogue has what this numpyro has.
+    names = PINS.keys() & CATALOGUE.keys()
+    pinned = {type(part) for name in names for part in all_parts(CATALOGUE[name]())}
     discrete = {k for k, r in RECORDS.items() if r.pathwise.__name__ == "discrete"}
     own = {k for k, r in RECORDS.items() if r.draw is not None or r.compose is not None}
     missing = {k.__name__ for k in own - pinned - discrete}
