@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
+from operator import attrgetter
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +13,12 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 from numpyro.distributions import transforms as nt
 
-from funcvi._numpyro import BATCHED_AFFINE, INITIAL_VALUE, MASK, SUPPORT, InverseTransform
-from funcvi.bijections import Exp, LowerBound, SignedExp, Wrap
-from funcvi.families.signatures import Argument, Carried, Instance, Kind, Shape, shape_of
+from funcvi._numpyro import BATCHED_AFFINE, INITIAL_VALUE, MASK, SUPPORT, InverseTransform, named
+from funcvi.bijections import Exp, SignedExp, Wrap
+from funcvi.families.signatures import Argument, Carried, Dependent, Instance, Kind, Shape, shape_of
 from funcvi.vector_bijections import CovarianceFactor
 
-__all__ = ["ENTRIES", "NESTED", "TRANSFORMS", "Entry"]
+__all__ = ["ENTRIES", "NESTED", "Entry"]
 
 #: Constructor arguments that are distributions or transforms.
 NESTED = {
@@ -28,6 +30,9 @@ NESTED = {
     "marginal_dist",
     "init_dist",
     "transforms",
+    "parts",
+    "base_transform",
+    "inverse_of",
 }
 
 
@@ -49,7 +54,7 @@ class Entry:
 # ---- constructors that need help ----------------------------------------------------------------
 
 
-def _expand(base_dist: dist.Distribution, batch_shape: Shape) -> dist.Distribution:
+def _expand(base_dist: dist.Distribution, batch_shape: Shape = ()) -> dist.Distribution:
     # New leading batch dimensions of the params pass through the expansion.
     shape = jnp.broadcast_shapes(batch_shape, base_dist.batch_shape)
     return dist.ExpandedDistribution(base_dist, shape)
@@ -72,27 +77,9 @@ def _inverse(inverse_of: nt.Transform) -> nt.Transform:
 # ---- bijections that depend on siblings or on the first value -----------------------------------
 
 
-@dataclass(frozen=True)
-class _Above:
-    name: str
-
-    def __call__(self, values: Mapping[str, object], /) -> nt.Transform:
-        return LowerBound(jnp.asarray(values[self.name]))
-
-    def __str__(self) -> str:
-        return f"greater than {self.name}"
-
-
-@dataclass(frozen=True)
-class _AboveDimension:
-    """Wishart: concentration > p - 1 for p x p matrices."""
-
-    def __call__(self, values: Mapping[str, object], /) -> nt.Transform:
-        matrix = next(values[n] for n in _SCALES if n in values)
-        return LowerBound(shape_of(matrix)[-1] - 1.0)
-
-    def __str__(self) -> str:
-        return "greater than dimension - 1"
+def _least_concentration(matrix: object) -> float:
+    """Of a Wishart's p x p matrices: p - 1."""
+    return shape_of(matrix)[-1] - 1.0
 
 
 def _with_its_sign(value: npt.ArrayLike) -> nt.Transform:
@@ -126,15 +113,7 @@ def _nearest_circulant(row: npt.NDArray) -> npt.NDArray:
 # ---- what an instance keeps in another form -----------------------------------------------------
 
 
-def _concentration1(d: Instance) -> object:
-    return _of_marginals(d, "concentration1")
-
-
-def _concentration0(d: Instance) -> object:
-    return _of_marginals(d, "concentration0")
-
-
-def _of_marginals(d: Instance, name: str) -> object:
+def _of_marginals(name: str, d: Instance) -> object:
     assert isinstance(d, dist.GaussianCopulaBeta)
     return jnp.broadcast_to(getattr(d.marginal_dist, name), d.marginal_dist.batch_shape)
 
@@ -152,17 +131,11 @@ def _weighted_correlation(d: Instance) -> object:
 
 
 def _reinterpreted_axes(d: dist.Distribution) -> Shape:
-    assert isinstance(d, dist.Independent)
-    batch = d.base_dist.batch_shape
-    return tuple(batch[len(batch) - d.reinterpreted_batch_ndims :])
+    return tuple(d.event_shape[: d.reinterpreted_batch_ndims])
 
 
 def _component_axis(d: dist.Distribution) -> Shape:
     return tuple(d.component_distribution.batch_shape[-1:])
-
-
-def _marginal_axis(d: dist.Distribution) -> Shape:
-    return tuple(d.event_shape)
 
 
 # ---- the table ----------------------------------------------------------------------------------
@@ -170,9 +143,11 @@ def _marginal_axis(d: dist.Distribution) -> Shape:
 _REAL = Argument(constraint=constraints.real)
 _BOUND = replace(_REAL, kind=Kind.HELD)
 _POSITIVE_BOUND = Argument(Kind.HELD, constraints.positive)
-_HIGH = Argument(bijection=_Above("low"))
+_HIGH = Argument(bijection=Dependent(("low",), jnp.asarray, "greater than low"))
 _HELD_HIGH = replace(_HIGH, kind=Kind.HELD)
 _ANGLE = Argument(constraint=constraints.circular, bijection=Wrap())
+_SIGNED = Argument(bijection=SignedExp(False), from_value=_with_its_sign)
+_MATRIX = Argument(constraint=constraints.real_matrix)
 _CONSTANT = Argument(Kind.CONSTANT)
 _INSIDE = Argument(Kind.NESTED, attribute="base_dist")
 _FACTORED = Argument(
@@ -195,20 +170,29 @@ _STORED_CORRELATION = {
     "scale_tril": "correlation_cholesky",
 }
 _COVARIANCE = {"covariance_matrix": _FACTORED, "precision_matrix": _FACTORED}
-_WISHART = {
-    "scale_matrix": _FACTORED,
-    "rate_matrix": _FACTORED,
-    "concentration": Argument(bijection=_AboveDimension()),
-}
 
 
 def _same(*names: str) -> dict[str, str]:
     return {name: name for name in names}
 
 
+def _of_beta_marginals(name: str) -> Argument:
+    # numpyro declares scalars, but the last axis of the marginals is the event.
+    positive = constraints.independent(constraints.positive, 1)
+    return Argument(constraint=positive, attribute=partial(_of_marginals, name))
+
+
 _SCALES = _same("scale_matrix", "rate_matrix", "scale_tril")
+_WISHART = {
+    "scale_matrix": _FACTORED,
+    "rate_matrix": _FACTORED,
+    "concentration": Argument(
+        bijection=Dependent(tuple(_SCALES), _least_concentration, "greater than dimension - 1")
+    ),
+}
 _COVARIANCES = _same("covariance_matrix", "precision_matrix", "scale_tril")
 
+#: Of the transforms, those with parameters: every other one is held whole.
 ENTRIES: dict[type, Entry] = {
     dist.CAR: Entry({"adj_matrix": _CONSTANT}),
     dist.CirculantNormal: Entry(
@@ -228,22 +212,18 @@ ENTRIES: dict[type, Entry] = {
     dist.ExpandedDistribution: Entry(transparent="base_dist", build=_expand),
     dist.FoldedDistribution: Entry({"base_dist": replace(_INSIDE, attribute=_folded)}),
     dist.GaussianCopula: Entry(
-        {**_CORRELATION, "marginal_dist": Argument(Kind.NESTED, inner_axes=_marginal_axis)},
+        {
+            **_CORRELATION,
+            "marginal_dist": Argument(Kind.NESTED, inner_axes=attrgetter("event_shape")),
+        },
         _STORED_CORRELATION,
         dist.MultivariateNormal,
     ),
     dist.GaussianCopulaBeta: Entry(
         {
             **_CORRELATION,
-            # numpyro declares scalars, but the last axis of the marginals is the event.
-            "concentration1": Argument(
-                constraint=constraints.independent(constraints.positive, 1),
-                attribute=_concentration1,
-            ),
-            "concentration0": Argument(
-                constraint=constraints.independent(constraints.positive, 1),
-                attribute=_concentration0,
-            ),
+            "concentration1": _of_beta_marginals("concentration1"),
+            "concentration0": _of_beta_marginals("concentration0"),
         },
         _STORED_CORRELATION,
         dist.MultivariateNormal,
@@ -251,7 +231,7 @@ ENTRIES: dict[type, Entry] = {
     dist.GaussianStateSpace: Entry(
         {
             **_COVARIANCE,
-            "transition_matrix": Argument(constraint=constraints.real_matrix, batched=False),
+            "transition_matrix": replace(_MATRIX, batched=False),
             "initial_value": replace(_CONSTANT, attribute=INITIAL_VALUE),
         },
         _COVARIANCES,
@@ -269,7 +249,7 @@ ENTRIES: dict[type, Entry] = {
         {"mask": Argument(Kind.CONSTANT, constraints.boolean, attribute=MASK)},
         transparent="base_dist",
     ),
-    dist.MatrixNormal: Entry({"loc": Argument(constraint=constraints.real_matrix)}),
+    dist.MatrixNormal: Entry({"loc": _MATRIX}),
     dist.MixtureGeneral: Entry({"support": Argument(Kind.STATIC, attribute=SUPPORT)}),
     dist.MixtureSameFamily: Entry(
         {"component_distribution": Argument(Kind.NESTED, inner_axes=_component_axis)}
@@ -291,38 +271,21 @@ ENTRIES: dict[type, Entry] = {
     dist.Wishart: Entry(_WISHART, _SCALES, dist.WishartCholesky),
     dist.WishartCholesky: Entry(_WISHART, _SCALES, dist.WishartCholesky),
     dist.ZeroSumNormal: Entry(build=_zero_sum),
-}
-_NEW_IN_0_22 = {
-    "LeftTruncatedGamma": Entry({"low": _POSITIVE_BOUND}),
-    "RightTruncatedGamma": Entry({"high": _POSITIVE_BOUND}),
-    "TwoSidedTruncatedGamma": Entry({"low": _POSITIVE_BOUND, "high": _HELD_HIGH}),
-}
-ENTRIES |= {getattr(dist, n): e for n, e in _NEW_IN_0_22.items() if hasattr(dist, n)}
-
-
-def _transform(build: Callable[..., nt.Transform] | None = None, **arguments: Argument) -> Entry:
-    return Entry(arguments, build=build)
-
-
-_SIGNED = Argument(bijection=SignedExp(False), from_value=_with_its_sign)
-_PART = Argument(Kind.NESTED)
-_STATIC = Argument(Kind.STATIC)
-
-#: Transforms with parameters; every other one is held whole.
-TRANSFORMS: dict[type, Entry] = {
-    nt.AffineTransform: _transform(
-        loc=_REAL, scale=_SIGNED, domain=replace(_STATIC, default=constraints.real)
+    **dict.fromkeys(named("LeftTruncatedGamma"), Entry({"low": _POSITIVE_BOUND})),
+    **dict.fromkeys(named("RightTruncatedGamma"), Entry({"high": _POSITIVE_BOUND})),
+    **dict.fromkeys(
+        named("TwoSidedTruncatedGamma"), Entry({"low": _POSITIVE_BOUND, "high": _HELD_HIGH})
     ),
-    nt.ComposeTransform: _transform(parts=_PART),
-    nt.IndependentTransform: _transform(base_transform=_PART, reinterpreted_batch_ndims=_STATIC),
-    nt.LowerCholeskyAffine: _transform(
-        loc=Argument(constraint=constraints.real_vector),
-        scale_tril=Argument(constraint=constraints.lower_cholesky, batched=BATCHED_AFFINE),
+    nt.AffineTransform: Entry({"loc": _REAL, "scale": _SIGNED}),
+    nt.ComposeTransform: Entry(),
+    nt.IndependentTransform: Entry(),
+    nt.LowerCholeskyAffine: Entry(
+        {
+            "loc": Argument(constraint=constraints.real_vector),
+            "scale_tril": Argument(constraint=constraints.lower_cholesky, batched=BATCHED_AFFINE),
+        }
     ),
-    nt.PowerTransform: _transform(exponent=_SIGNED),
-    nt.RecursiveLinearTransform: _transform(
-        transition_matrix=Argument(constraint=constraints.real_matrix),
-        initial_value=replace(_STATIC, default=None),
-    ),
-    InverseTransform: _transform(_inverse, inverse_of=replace(_PART, attribute="inv")),
+    nt.PowerTransform: Entry({"exponent": _SIGNED}),
+    nt.RecursiveLinearTransform: Entry({"transition_matrix": _MATRIX}),
+    InverseTransform: Entry({"inverse_of": Argument(Kind.NESTED, attribute="inv")}, build=_inverse),
 }

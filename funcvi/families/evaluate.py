@@ -1,6 +1,6 @@
 """Params to distributions: walk the tree, map each leaf, call each constructor."""
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -25,7 +25,7 @@ from funcvi.families.roles import (
 from funcvi.families.signatures import MISSING, Shape, shape_of
 from funcvi.joints import joint_like
 
-__all__ = ["Evaluation", "dotted_path"]
+__all__ = ["Evaluation", "dotted_path", "place"]
 
 
 class Made(NamedTuple):
@@ -67,7 +67,6 @@ class Evaluation:
         signature = node.signature
         if signature.transparent is None:
             _check_keys(node, params, path)
-        scope = Scope(self, node, params, path)
         arguments: dict[str, object] = {}
         batches: dict[str, Shape] = {}
         for name, role in node.roles.items():
@@ -77,14 +76,14 @@ class Evaluation:
                 inner, inner_path = _descend(node, name, params, path)
                 arguments[name] = self._build(role, inner, inner_path)
                 continue
-            made = scope.made(name)
+            made = self._value(node, params, path, name)
             arguments[made.keyword] = made.value
             if made.batch is not None:
                 batches[name] = made.batch
         _check_batches(batches, path)
         return signature.build(**arguments)
 
-    def made(self, node: Nested, params: Params, path: Path, name: str) -> Made:
+    def _value(self, node: Nested, params: Params, path: Path, name: str) -> Made:
         """One parameter of a node."""
         where = (*path, name)
         if where in self._pending:
@@ -101,7 +100,7 @@ class Evaluation:
         constructor = node.signature.name
         match role:
             case Learned():
-                return _learned(role, name, params[name], Scope(self, node, params, path), path)
+                return self._learned(role, node, params, path, name)
             case Tied():
                 return self.tied(node, params, role, (*path, name))
             case Fixed() if role.value is not MISSING:
@@ -113,6 +112,24 @@ class Evaluation:
                 )
             case _:
                 raise ValueError(f"{constructor}.{name} is a distribution: it has no value.")
+
+    def _learned(self, role: Learned, node: Nested, params: Params, path: Path, name: str) -> Made:
+        leaf = _leaf(params[name], role, (*path, name))
+        bijection = role.at(node.roles, lambda n: self._value(node, params, path, n).value)
+        event_dim = bijection.domain.event_dim
+        if leaf.ndim < event_dim:
+            raise ValueError(
+                f"{dotted_path((*path, name))} needs {event_dim} event dimension(s), got shape "
+                f"{leaf.shape}: give an array of shape (*batch, *event)."
+            )
+        if role.shared and role.shape is not None and role.batch is not None:
+            # Leading axes that a network adds belong left of the batch that the value is shared by.
+            extra = leaf.ndim - len(role.shape)
+            missing = len(role.batch) - (len(role.shape) - event_dim)
+            if extra and missing > 0:
+                leaf = leaf.reshape(leaf.shape[:extra] + (1,) * missing + leaf.shape[extra:])
+        keyword = role.carried.keyword if role.carried else name
+        return Made(keyword, bijection(leaf), leaf.shape[: leaf.ndim - event_dim])
 
     def tied(self, node: Nested, params: Params, role: Tied, where: Path) -> Made:
         """The value that a tie gives the parameter at ``where``."""
@@ -126,64 +143,20 @@ class Evaluation:
 
     def _source(self, node: Nested, params: Params, source: str, where: Path) -> Made:
         if source in node.roles:
-            return self.made(node, params, where[:-1], source)
+            return self._value(node, params, where[:-1], source)
         tree: Role = self._tree
         here: Params = self._params
         path: Path = ()
         *steps, last = source.split(".")
         for step in steps:
             tree, here, path = _step(tree, here, path, step, source)
-        while isinstance(tree, (Choice, Nested)):
-            tree = _chosen(tree, here, path)
-            if last in tree.roles:
-                return self.made(tree, here, path, last)
-            if tree.signature.transparent is None:
-                break
-            tree = tree.roles[tree.signature.transparent]
+        owner = _owner(tree, last, here, path)
+        if owner is not None:
+            return self._value(owner, here, path, last)
         raise ValueError(
             f"{dotted_path(where)} is tied to {source!r}, which does not exist: give a sibling's "
             "name or a dotted path from the top."
         )
-
-
-class Scope(Mapping[str, object]):
-    """The constrained values of one node by parameter; of a covariance, its factor."""
-
-    def __init__(self, run: Evaluation, node: Nested, params: Params, path: Path) -> None:
-        self._run, self._node, self._params, self._path = run, node, params, path
-
-    def made(self, name: str) -> Made:
-        return self._run.made(self._node, self._params, self._path, name)
-
-    def __getitem__(self, name: str) -> object:
-        if name not in self._node.roles:
-            raise KeyError(name)
-        return self.made(name).value
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._node.roles)
-
-    def __len__(self) -> int:
-        return len(self._node.roles)
-
-
-def _learned(role: Learned, name: str, value: object, scope: Scope, path: Path) -> Made:
-    leaf = _leaf(value, role, (*path, name))
-    bijection = role.at(scope)
-    event_dim = bijection.domain.event_dim
-    if leaf.ndim < event_dim:
-        raise ValueError(
-            f"{dotted_path((*path, name))} needs {event_dim} event dimension(s), got shape "
-            f"{leaf.shape}: give an array of shape (*batch, *event)."
-        )
-    if role.shared and role.shape is not None and role.batch is not None:
-        # Leading axes that a network adds belong left of the batch that the value is shared by.
-        extra = leaf.ndim - len(role.shape)
-        missing = len(role.batch) - (len(role.shape) - event_dim)
-        if extra and missing > 0:
-            leaf = leaf.reshape(leaf.shape[:extra] + (1,) * missing + leaf.shape[extra:])
-    keyword = role.carried.keyword if role.carried else name
-    return Made(keyword, bijection(leaf), leaf.shape[: leaf.ndim - event_dim])
 
 
 def _leaf(value: object, role: Learned, path: Path) -> jax.Array:
@@ -192,15 +165,15 @@ def _leaf(value: object, role: Learned, path: Path) -> jax.Array:
     if not (isinstance(value, float) or is_floating):
         got = f"{dtype} array" if dtype is not None else type(value).__name__
         raise TypeError(
-            f"params{_at(path)} must be a floating-point array of unconstrained values, got {got}: "
-            "write 0.0 for 0, or use .inverse(distribution) to get params."
+            f"params{place(path)} must be a floating-point array of unconstrained values, "
+            f"got {got}: write 0.0 for 0, or use .inverse(distribution) to get params."
         )
     leaf = jnp.asarray(value)
     shape = role.shape
     if shape is not None and leaf.shape[max(leaf.ndim - len(shape), 0) :] != shape:
         one = ", or fv.shared() for one value" if np.prod(leaf.shape) < np.prod(shape) else ""
         raise ValueError(
-            f"params{_at(path)} must have shape (*batch, {', '.join(map(str, shape))}), "
+            f"params{place(path)} must have shape (*batch, {', '.join(map(str, shape))}), "
             f"got {leaf.shape}: give each element its own{one}."
         )
     return leaf
@@ -229,7 +202,7 @@ def _check_batches(batches: Mapping[str, Shape], path: Path) -> None:
         listed = ", ".join(f"{n} {s}" for n, s in batches.items())
         outcome = "do not broadcast" if together is None else f"would broadcast to {together}"
         raise ValueError(
-            f"batch shapes of the params{_at(path)} {outcome}: {listed}. Give them one shape "
+            f"batch shapes of the params{place(path)} {outcome}: {listed}. Give them one shape "
             "(jnp.broadcast_to) if that is meant."
         )
 
@@ -251,18 +224,24 @@ def _step(
         for key, member in tree.members.items():
             if str(key) == step:
                 return member, params[key], (*path, key)
-    elif isinstance(tree, (Nested, Choice)):
-        node = _chosen(tree, params, path)
-        transparent = node.signature.transparent
-        name = step if step in node.roles else transparent
-        if name is not None:
-            inner, inner_path = _descend(node, name, params, path)
-            if name == step:
-                return node.roles[name], inner, inner_path
-            return _step(node.roles[name], inner, inner_path, step, source)
+    node = _owner(tree, step, params, path)
+    if node is not None:
+        return node.roles[step], *_descend(node, step, params, path)
     raise ValueError(
         f"no {step!r} on the path {source!r}: give a dotted path from the top of the family."
     )
+
+
+def _owner(tree: Role, name: str, params: Params, path: Path) -> Nested | None:
+    """The node that has an argument of this name: this one, or one inside transparent wrappers."""
+    while isinstance(tree, (Nested, Choice)):
+        node = _chosen(tree, params, path)
+        if name in node.roles:
+            return node
+        if node.signature.transparent is None:
+            return None
+        tree = node.roles[node.signature.transparent]
+    return None
 
 
 def _chosen(tree: Tree, params: Params, path: Path) -> Nested:
@@ -277,7 +256,7 @@ def _chosen(tree: Tree, params: Params, path: Path) -> Nested:
             return option
     listed = " or ".join(str(learned_names(option)) for option in tree.options)
     raise ValueError(
-        f"params{_at(path)} of {tree.options[0].signature.name} must be named {listed}; "
+        f"params{place(path)} of {tree.options[0].signature.name} must be named {listed}; "
         f"got {sorted(map(str, params))}."
     )
 
@@ -294,7 +273,7 @@ def _check_keys(node: Nested, params: Params, path: Path) -> None:
     held = [n for n in unknown if n in node.roles]
     hint = f"; {held} is held or tied, not learned" if held else ""
     raise ValueError(
-        f"params{_at(path)} of {node.signature.name} must be named {expected}: "
+        f"params{place(path)} of {node.signature.name} must be named {expected}: "
         f"{' and '.join(said)}{hint}."
     )
 
@@ -307,18 +286,18 @@ def _member_params(joint: Members, params: Params, path: Path) -> Mapping[Hashab
             raise _not_a_dict(params, path)
         if set(params) != set(joint.members):
             raise ValueError(
-                f"params{_at(path)} of a joint must be named {sorted(map(str, joint.members))}; "
+                f"params{place(path)} of a joint must be named {sorted(map(str, joint.members))}; "
                 f"got {sorted(map(str, params))}."
             )
         return params
     expected = len(joint.members)
     if not isinstance(params, (tuple, list)):
         raise TypeError(
-            f"params{_at(path)} of a joint of {expected} must be a {joint.kind.__name__}, "
+            f"params{place(path)} of a joint of {expected} must be a {joint.kind.__name__}, "
             f"got {type(params).__name__}."
         )
     if len(params) != expected:
-        raise ValueError(f"params{_at(path)} must have {expected} entries, got {len(params)}.")
+        raise ValueError(f"params{place(path)} must have {expected} entries, got {len(params)}.")
     return dict(enumerate(params))
 
 
@@ -327,12 +306,13 @@ def dotted_path(path: Path) -> str:
     return ".".join(map(str, path))
 
 
-def _at(path: Path) -> str:
+def place(path: Path) -> str:
+    """The same after a word; nothing for the top."""
     return f" {dotted_path(path)!r}" if path else ""
 
 
 def _not_a_dict(params: Params, path: Path) -> TypeError:
     return TypeError(
-        f"params{_at(path)} must be a dict of unconstrained arrays, got {type(params).__name__}: "
+        f"params{place(path)} must be a dict of unconstrained arrays, got {type(params).__name__}: "
         "use .inverse(distribution) to get one."
     )

@@ -1,7 +1,8 @@
 """Distributions to params: each argument, read off the instance, through its bijection."""
 
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import numpy as np
 
 from funcvi._types import Joint, Params
 from funcvi.families.batches import Context, below, for_members, in_batch
-from funcvi.families.evaluate import Evaluation, dotted_path
+from funcvi.families.evaluate import Evaluation, dotted_path, place
 from funcvi.families.interior import check_interior, shown
 from funcvi.families.roles import (
     Choice,
@@ -22,36 +23,29 @@ from funcvi.families.roles import (
     Tree,
     has_params,
 )
-from funcvi.families.signatures import MISSING, Instance, Kind, shape_of
+from funcvi.families.signatures import MISSING, Argument, Instance, Kind, shape_of
 from funcvi.joints import is_joint, joint_like, members_of
 from funcvi.runtime_checks import concrete
 
 __all__ = ["invert"]
 
 
-class FarTie(NamedTuple):
-    """A tie to a parameter elsewhere in the tree, whose value is known when all params are."""
-
-    node: Nested
-    name: str
-    instance: Instance
-    path: Path
-    context: Context
+#: Of a tie to a parameter elsewhere in the tree, whose value is known when all params are.
+FarCheck: TypeAlias = Callable[[Evaluation], None]
 
 
 def invert(tree: Tree, distribution: Joint) -> Params:
     """The params at which ``tree`` gives ``distribution``."""
-    far_ties: list[FarTie] = []
+    far_ties: list[FarCheck] = []
     params = _invert(tree, distribution, (), None, far_ties)
-    if far_ties:
-        run = Evaluation(tree, params)
-        for tie in far_ties:
-            _check_far_tie(run, tie)
+    run = Evaluation(tree, params)
+    for check in far_ties:
+        check(run)
     return params
 
 
 def _invert(
-    tree: Tree, instance: object, path: Path, context: Context, far_ties: list[FarTie]
+    tree: Tree, instance: object, path: Path, context: Context, far_ties: list[FarCheck]
 ) -> Params:
     if isinstance(tree, Fixed):
         return {}
@@ -59,7 +53,6 @@ def _invert(
         return _invert_joint(tree, instance, path, context, far_ties)
     node = _fitting(tree, instance, path)
     signature = node.signature
-    values = Values(node, instance)
     params: dict[str, Params] = {}
     for name, role in node.roles.items():
         argument = signature.arguments[name]
@@ -67,15 +60,17 @@ def _invert(
         where = path if is_transparent else (*path, name)
         match role:
             case Learned():
-                params[name] = _unconstrained(role, name, values, where, context)
+                params[name] = _unconstrained(role, node, name, instance, where, context)
             case Fixed():
-                _check_held(node, name, role, values[name], where)
+                _check_held(node, name, role, _value(node, name, instance), where)
             case Tied() if role.source in node.roles:
-                source = values[role.source]
+                source = _value(node, role.source, instance)
                 expected = source if role.function is None else role.function(source)
-                _check_follows(role, values[name], expected, where)
+                _check_follows(role, _value(node, name, instance), expected, where)
             case Tied():
-                far_ties.append(FarTie(node, name, instance, where, context))
+                far_ties.append(
+                    partial(_check_far_tie, role, argument, node, instance, where, context)
+                )
             case _ if has_params(role):
                 child = argument.read(instance)
                 inner = _invert(role, child, where, below(instance, argument, context), far_ties)
@@ -86,16 +81,17 @@ def _invert(
 
 
 def _invert_joint(
-    tree: Members, joint: object, path: Path, context: Context, far_ties: list[FarTie]
+    tree: Members, joint: object, path: Path, context: Context, far_ties: list[FarCheck]
 ) -> Params:
     if not is_joint(joint):
         raise TypeError(
-            f"this family{_at(path)} is a joint of {len(tree.members)}, got {_kind_name(joint)}."
+            f"this family{place(path)} is a joint of {len(tree.members)}, "
+            f"got {type(joint).__name__}."
         )
     items = members_of(joint)
     if set(items) != set(tree.members):
         raise ValueError(
-            f"the joint{_at(path)} must have members {sorted(map(str, tree.members))}; "
+            f"the joint{place(path)} must have members {sorted(map(str, tree.members))}; "
             f"got {sorted(map(str, items))}."
         )
     contexts = for_members(joint, context)
@@ -114,50 +110,34 @@ def _fitting(tree: Nested | Choice, instance: object, path: Path) -> Nested:
     if fitting:
         return fitting[0]
     raise TypeError(
-        f"this family{_at(path)} is of {options[0].signature.name}, got {_kind_name(instance)}: "
-        "use fv.unconstrain(distribution) for a family of its own."
+        f"this family{place(path)} is of {options[0].signature.name}, "
+        f"got {type(instance).__name__}: use fv.unconstrain(distribution) for a family of its own."
     )
 
 
-def _kind_name(instance: object) -> str:
-    return type(instance).__name__
-
-
-class Values(Mapping[str, object]):
-    """The constrained values of an instance, by parameter name, as its family's roles take them."""
-
-    def __init__(self, node: Nested, instance: Instance) -> None:
-        self._node, self._instance = node, instance
-        self.instance, self.arguments = instance, node.signature.arguments
-
-    def __getitem__(self, name: str) -> object:
-        role = self._node.roles[name]
-        keeps_factor = (isinstance(role, Learned) and role.carried is not None) or (
-            isinstance(role, Fixed) and role.keyword is not None
-        )
-        argument = self.arguments[name]
-        return argument.factor(self._instance) if keeps_factor else argument.read(self._instance)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._node.roles)
-
-    def __len__(self) -> int:
-        return len(self._node.roles)
+def _value(node: Nested, name: str, instance: Instance) -> object:
+    """The constrained value of a parameter, or its factor where the role takes that."""
+    role, argument = node.roles[name], node.signature.arguments[name]
+    keeps_factor = (isinstance(role, Learned) and role.carried is not None) or (
+        isinstance(role, Fixed) and role.keyword is not None
+    )
+    return argument.factor(instance) if keeps_factor else argument.read(instance)
 
 
 def _unconstrained(
-    role: Learned, name: str, values: Values, path: Path, context: Context
+    role: Learned, node: Nested, name: str, instance: Instance, path: Path, context: Context
 ) -> jax.Array:
     """A value through the inverse bijection; what lies on or next to a boundary is refused."""
-    label, value = dotted_path(path), values[name]
+    label, value = dotted_path(path), _value(node, name, instance)
     dtype = jnp.result_type(value, jnp.result_type(float))
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"{label} must be a real array, got {type(value).__name__}.")
     x = jnp.asarray(value, dtype)
-    argument, bijection = values.arguments[name], role.at(values)
+    argument = node.signature.arguments[name]
+    bijection = role.at(node.roles, lambda sibling: _value(node, sibling, instance))
     event_dim = bijection.codomain.event_dim
     if not role.shared:
-        x = in_batch(x, event_dim, argument, values.instance, context, label)
+        x = in_batch(x, event_dim, argument, instance, context, label)
     elif role.batch is not None and role.shape is not None:
         # Without the axes that the family puts between leading ones and the value's own.
         missing = len(role.batch) - (len(role.shape) - bijection.domain.event_dim)
@@ -167,7 +147,7 @@ def _unconstrained(
                 raise ValueError(f"{label} is shared, but the distribution has several values.")
             x = x.reshape(x.shape[:extra] + x.shape[extra + missing :])
     u = jnp.asarray(bijection.inv(x), dtype)
-    as_written = argument.read(values.instance) if role.carried else x
+    as_written = argument.read(instance) if role.carried else x
     check_interior(as_written, u, bijection, role, label)
     if u.ndim > x.ndim + bijection.domain.event_dim - bijection.codomain.event_dim or (
         role.shared and np.size(u) > np.prod(bijection.inverse_shape(x.shape))
@@ -196,20 +176,23 @@ def _check_held(node: Nested, name: str, role: Fixed, actual: object, path: Path
         )
 
 
-def _check_far_tie(run: Evaluation, tie: FarTie) -> None:
+def _check_far_tie(
+    role: Tied,
+    argument: Argument,
+    node: Nested,
+    instance: Instance,
+    path: Path,
+    context: Context,
+    run: Evaluation,
+) -> None:
     """The source is elsewhere in the tree: it is what the params found for it make of it."""
-    role = tie.node.roles[tie.name]
-    assert isinstance(role, Tied)
-    argument = tie.node.signature.arguments[tie.name]
-    keyword, expected, _ = run.tied(tie.node, None, role, tie.path)
+    keyword, expected, _ = run.tied(node, None, role, path)
     is_factor = argument.carried is not None and keyword == argument.carried.keyword
-    actual = argument.factor(tie.instance) if is_factor else argument.read(tie.instance)
-    _check_follows(role, actual, expected, tie.path)
+    actual = argument.factor(instance) if is_factor else argument.read(instance)
+    _check_follows(role, actual, expected, path)
     event_dim = 2 if argument.carried else getattr(argument.constraint, "event_dim", 0)
-    label = dotted_path(tie.path)
-    full = in_batch(
-        jnp.asarray(actual), event_dim, argument, tie.instance, tie.context, label
-    ).shape
+    label = dotted_path(path)
+    full = in_batch(jnp.asarray(actual), event_dim, argument, instance, context, label).shape
     if np.broadcast_shapes(shape_of(expected), full) != full:
         raise ValueError(
             f"{label} has shape {full} with its batch and is tied to {role.source!r} of shape "
@@ -255,7 +238,3 @@ def _brief(value: object) -> str:
         return shown(value)
     except (TypeError, ValueError):
         return repr(value)
-
-
-def _at(path: Path) -> str:
-    return f" {dotted_path(path)!r}" if path else ""

@@ -14,32 +14,31 @@ from numpyro.distributions import constraints, discrete
 from numpyro.distributions import transforms as nt
 
 from funcvi.constraints import bijection_for
-from funcvi.families.entries import ENTRIES, NESTED, TRANSFORMS, Entry
+from funcvi.families.entries import ENTRIES, NESTED, Entry
 from funcvi.families.signatures import MISSING, Argument, Dependent, Instance, Kind, Signature
 
 __all__ = ["default_bijection", "signature_of", "signatures_of"]
 
 
-def _derive(cls: type[dist.Distribution]) -> tuple[Signature, ...]:
+def _derive(cls: type[Instance]) -> tuple[Signature, ...]:
     entry = ENTRIES.get(cls, Entry())
-    declared = inspect.signature(cls).parameters
+    build = entry.build or cls
+    declared = inspect.signature(build).parameters
     names = [n for n in declared if n != "validate_args"]
     arguments = {n: _argument(cls, entry, n, declared[n].default) for n in names}
-    build = entry.build or cls
-    if not entry.alternatives:
-        return (Signature(cls.__name__, build, arguments, kind=cls, transparent=entry.transparent),)
     alternatives = entry.alternatives.values()
     return tuple(
         Signature(
-            cls.__name__,
+            cls.__name__.lstrip("_"),
             build,
             {n: a for n, a in arguments.items() if n == given or n not in alternatives},
             kind=cls,
             given=given,
             alternatives=entry.alternatives,
             holder=entry.holder,
+            transparent=entry.transparent,
         )
-        for given in alternatives
+        for given in alternatives or [None]
     )
 
 
@@ -58,12 +57,6 @@ def _argument(cls: type, entry: Entry, name: str, default: object) -> Argument:
     else:
         kind = Kind.LEARNED
     return Argument(kind, constraint, attribute=name, default=default)
-
-
-def _of_transform(cls: type[nt.Transform]) -> Signature:
-    entry = TRANSFORMS[cls]
-    arguments = {n: replace(a, attribute=a.attribute or n) for n, a in entry.arguments.items()}
-    return Signature(cls.__name__.lstrip("_"), entry.build or cls, arguments, kind=cls)
 
 
 # ---- the public names that are functions --------------------------------------------------------
@@ -132,12 +125,12 @@ def _flattened(function: Callable[..., dist.Distribution]) -> tuple[Signature, .
 @cache
 def signatures_of(constructor: Callable[..., Instance]) -> tuple[Signature, ...]:
     """Every parameterisation of a class, or of a function that makes an instance of one."""
-    if isinstance(constructor, type) and issubclass(constructor, dist.Distribution):
-        if constructor is dist.Distribution:
-            raise TypeError("Distribution is abstract: name one of its subclasses, or an instance.")
+    if constructor is dist.Distribution:
+        raise TypeError("Distribution is abstract: name one of its subclasses, or an instance.")
+    if isinstance(constructor, type) and (
+        issubclass(constructor, dist.Distribution) or constructor in ENTRIES
+    ):
         return _derive(constructor)
-    if isinstance(constructor, type) and constructor in TRANSFORMS:
-        return (_of_transform(constructor),)
     name = getattr(constructor, "__name__", "")
     if constructor is getattr(dist, name, None):
         if name in _ONE_OF:
@@ -151,7 +144,7 @@ def signatures_of(constructor: Callable[..., Instance]) -> tuple[Signature, ...]
 
 def signature_of(instance: Instance) -> Signature | None:
     """The parameterisation that this instance was made with; None for an opaque transform."""
-    if isinstance(instance, nt.Transform) and type(instance) not in TRANSFORMS:
+    if isinstance(instance, nt.Transform) and type(instance) not in ENTRIES:
         return None
     constructor: Callable[..., Instance] = type(instance)
     return next(s for s in signatures_of(constructor) if s.matches(instance))

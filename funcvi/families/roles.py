@@ -3,13 +3,14 @@
 A family is a tree of these roles, and the words that a user overrides them with make them.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Container, Hashable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from numpyro.distributions import constraints
 from numpyro.distributions import transforms as nt
 
+from funcvi.bijections import LowerBound
 from funcvi.constraints import bijection_for, constraint_name
 from funcvi.families.signatures import MISSING, Carried, Dependent, Shape, Signature
 
@@ -55,12 +56,13 @@ class Learned:
             return constraint_name(self.bijection.codomain)
         return str(self.bijection)
 
-    def at(self, values: Mapping[str, object]) -> nt.Transform:
+    def at(self, siblings: Container[str], value_of: Callable[[str], object]) -> nt.Transform:
         """The bijection, where the sibling arguments have these constrained values."""
-        if isinstance(self.bijection, nt.Transform):
-            return self.bijection
+        if isinstance(self.bijection, Dependent):
+            name = next(n for n in self.bijection.siblings if n in siblings)
+            return LowerBound(self.bijection.edge(value_of(name)))
         assert self.bijection is not None
-        return self.bijection(values)
+        return self.bijection
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import Final, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy.typing as npt
 import numpyro.distributions as dist
+from jax import Array
 from numpyro.distributions import constraints
 from numpyro.distributions import transforms as nt
 
@@ -51,16 +52,16 @@ class Kind(enum.Enum):
     NESTED = "nested"  # a distribution, a transform, or a list of them
 
 
-class Dependent(Protocol):
-    """An elementwise bijection whose edge is the value of a sibling argument."""
+@dataclass(frozen=True)
+class Dependent:
+    """A lower bound that depends on a sibling argument: the one of ``siblings`` that there is."""
 
-    def __call__(self, values: Mapping[str, object], /) -> nt.Transform:
-        """The bijection where the siblings have these values."""
-        ...
+    siblings: tuple[str, ...]
+    edge: Callable[[Any], Array | float]  # of the sibling's value
+    words: str
 
     def __str__(self) -> str:
-        """The constraint in words."""
-        ...
+        return self.words
 
 
 @dataclass(frozen=True)

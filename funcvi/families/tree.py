@@ -36,7 +36,7 @@ Overrides: TypeAlias = Mapping[str, object]
 def tree_of(of: object, overrides: object = MISSING, context: Context = None) -> Tree:
     """The tree of ``of``, with the user's ``overrides`` by name."""
     overrides = {} if overrides is MISSING else overrides
-    if isinstance(overrides, Fixed) and overrides.value is MISSING:
+    if _is_held_as_it_is(overrides):
         return Fixed(of)  # the whole of it is held
     if not isinstance(overrides, Mapping):
         raise TypeError(f"expected overrides by name, a dict, got {type(overrides).__name__}.")
@@ -89,13 +89,11 @@ def _instance_role(
 ) -> Role:
     if argument.kind is Kind.NESTED:
         child = argument.read(instance)
-        if override is MISSING or isinstance(override, Mapping):
+        if override is MISSING or isinstance(override, Mapping) or _is_held_as_it_is(override):
             return tree_of(child, override, below(instance, argument, context))
-        if isinstance(override, Fixed) and override.value is MISSING:
-            return Fixed(child)
         return _nested_role(signature, name, override)
     held = argument.kind is not Kind.LEARNED and override is MISSING
-    if held or (isinstance(override, Fixed) and override.value is MISSING):
+    if held or _is_held_as_it_is(override):
         keyword = argument.carried.keyword if argument.carried else None
         value = _static_or_array(argument, argument.factor(instance))
         return Fixed(value, _event_dim(argument), keyword)
@@ -114,6 +112,10 @@ def _instance_role(
     if isinstance(role.bijection, nt.Transform):
         shape = tuple(role.bijection.inverse_shape(shape))
     return replace(role, shape=shape, batch=batch_of(instance, context))
+
+
+def _is_held_as_it_is(override: object) -> bool:
+    return isinstance(override, Fixed) and override.value is MISSING
 
 
 def _event_dim_of(role: Learned) -> int:
