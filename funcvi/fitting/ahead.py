@@ -6,6 +6,7 @@ arrays included. Nothing is lost otherwise, since a chunk changes nothing.
 """
 
 from collections.abc import Hashable
+from contextlib import suppress
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -40,11 +41,10 @@ _guesses: "WeakKeyDictionary[Loss, Guess]" = WeakKeyDictionary()
 
 def guess(loss: Loss, carry: Carry, rest: Rest) -> Guess | None:
     """The guess for arguments of these shapes, if there is one."""
-    try:
+    with suppress(TypeError):  # of a method, or what is compared by content that has no hash
         last = _guesses.get(loss)
-    except TypeError:  # a method, or what is compared by content that has no hash
-        return None
-    return last if last is not None and last.situation == _situation(carry, rest) else None
+        return last if last and last.situation == _situation(carry, rest) else None
+    return None
 
 
 def remember(
@@ -54,13 +54,9 @@ def remember(
     if traces.loss.function.jaxpr.effects:
         return
     repeated = last is None or last.holds(traces)
-    if last is not None and repeated and last.repeated:
-        return
     new = Guess(_situation(carry, rest), traces.key, loops, traces.constants, repeated)
-    try:
+    with suppress(TypeError):  # see guess
         _guesses[loss] = new
-    except TypeError:
-        return
 
 
 def _situation(carry: Carry, rest: Rest) -> Hashable:

@@ -1,7 +1,7 @@
 """What :func:`fit` is given, checked before anything runs."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from funcvi import _jax
 from funcvi._checks import check_key
 from funcvi._types import Key, Loss, Params
 
-__all__ = ["check_call", "checked_params", "checked_state"]
+__all__ = ["check_call", "checked_params", "checked_state", "strong"]
 
 
 def check_call(
@@ -37,10 +37,9 @@ def check_call(
     if loop not in (None, "compiled", "host"):
         raise ValueError(f'loop must be "compiled", "host" or None, got {loop!r}.')
     if callback is not None and not _takes(callback, 0, 0.0, None):
-        raise TypeError(
-            "callback must be a function callback(steps, loss, params), got "
-            f"{_described(callback)}."
-        )
+        known = _signature(callback)
+        got = f"one that takes {known}" if known else type(callback).__name__
+        raise TypeError(f"callback must be a function callback(steps, loss, params), got {got}.")
     if progress not in (None, True, False):
         raise TypeError(f"progress must be True, False or None, got {progress!r}.")
     if tolerance is not None and not (isinstance(tolerance, (int, float)) and tolerance > 0):
@@ -68,18 +67,18 @@ def checked_params(params: Params) -> Params:
             )
         if _jax.is_concrete(leaf) and not np.isfinite(np.asarray(leaf, np.float64)).all():
             raise ValueError(f"{name} is not finite: give finite initial values.")
-    return jax.tree.map(_strong, params)
+    return jax.tree.map(strong, params)
 
 
 def checked_state(state: object) -> object:
     """The state as arrays of definite dtypes."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         _check_leaf(f"state{jax.tree_util.keystr(path)}", leaf)
-    return jax.tree.map(_strong, state)
+    return jax.tree.map(strong, state)
 
 
-def _strong(leaf: jax.Array | np.ndarray | float) -> jax.Array:
-    """An array of a definite dtype: a weak one would make the next call another program."""
+def strong(leaf: jax.Array | np.ndarray | float) -> jax.Array:
+    """An array of a definite dtype: a weak one would not survive a loop."""
     if isinstance(leaf, jax.Array) and not getattr(leaf, "weak_type", False):
         return leaf
     if isinstance(leaf, jax.Array) and not _jax.is_concrete(leaf):
@@ -127,37 +126,30 @@ def _check_loss(loss: Loss, args: tuple[object, ...], with_state: bool) -> None:
         if not with_state and _takes(loss, None, None, *args, state=None):
             hint = "it takes a state: pass the first one as state=."
         raise TypeError(f"loss must take {takes}, it takes {inspect.signature(loss)}: {hint}")
-    names = [*_parameters(loss)][:2]
+    signature = _signature(loss)
+    names = [*signature.parameters][:2] if signature else []
     if names in (["key", "params"], ["rng", "params"], ["rng_key", "params"]):
         raise TypeError(f"loss must take (params, key), in this order, it takes {tuple(names)}.")
 
 
-def _parameters(function: Callable[..., object]) -> Mapping[str, inspect.Parameter]:
+def _signature(function: Callable[..., object]) -> inspect.Signature | None:
+    """What a function takes, if it is one that tells."""
     try:
-        return inspect.signature(function).parameters
+        return inspect.signature(function)
     except (TypeError, ValueError):
-        return {}
+        return None
 
 
-def _takes(function: object, *args: object, **kwargs: object) -> bool:
+def _takes(function: Callable[..., object], *args: object, **kwargs: object) -> bool:
     """Whether it can be called so, as far as its signature tells."""
-    if not callable(function):
-        return False
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        return True
+    signature = _signature(function)
+    if signature is None:
+        return callable(function)
     try:
         signature.bind(*args, **kwargs)
     except TypeError:
         return False
     return True
-
-
-def _described(value: object) -> str:
-    if not callable(value):
-        return type(value).__name__
-    return f"one that takes {inspect.signature(value)}"
 
 
 def _check_optimizer(optimizer: object) -> None:

@@ -18,9 +18,8 @@ from funcvi._types import Key, Loss, Params
 from funcvi.fitting.ahead import guess, remember
 from funcvi.fitting.checks import check_call, checked_params, checked_state
 from funcvi.fitting.fingerprint import fingerprint
-from funcvi.fitting.loops import CHUNK, trace
+from funcvi.fitting.loops import trace
 from funcvi.fitting.optimizers import written
-from funcvi.fitting.pace import Pace
 from funcvi.fitting.result import Fit
 from funcvi.fitting.run import Callback, Run, drive
 from funcvi.fitting.steps import Carry, init, scan, select, step
@@ -101,40 +100,41 @@ def fit(
         3.0 converged
     """
     before = params if isinstance(params, Fit) else None
-    if state is None and before is not None:
-        state = before.state
+    state = before.state if state is None and before else state
     counts = {"num_steps": num_steps, "patience": patience}
     has_state = state is not None
     check_call(loss, optimizer, key, args, has_state, counts, loop, callback, progress, tolerance)
     state = checked_state(state)
-    start = before.params if before is not None else checked_params(params)
     rest = (key, state, args)
+    losses: np.ndarray | jax.Array
+    has_moved: bool | np.ndarray | jax.Array
     if before is None:
+        start = checked_params(params)
         carry = _first(start, optimizer, state)
+        losses, has_moved = np.zeros(0, jnp.result_type(float)), False
     else:
+        start = before.params
         carry = _resumed(before, optimizer, state)
+        losses, has_moved = before.losses, before.moved
     run, last = None, None
     if loop != "host" and _jax.is_concrete((carry, rest)):
         last = guess(loss, carry, rest)
     if last is not None and last.repeated and not last.loops.slow:
         run = Run(last.loops, "compiled", last.constants, carry, key, args, patience)
         with suppress(Exception):  # it is raised again below, with the fit so far
-            run.begin(Pace(CHUNK, last.loops.seconds_per_step, False).next_chunk(num_steps))
+            run.begin(num_steps)
     traces = trace(loss, optimizer, carry, rest)
     concrete = _jax.is_concrete((carry, rest, traces.constants))
     loops = traces.loops(start, rest) if concrete else None
     reads = loops.reads if loops else traces.reads(start, rest)
     mark = fingerprint(traces.loss, args)
-    losses = np.zeros(0, jnp.result_type(float)) if before is None else before.losses
-    taken = carry.step if before is not None else np.int32(0)
-    judged_from: jax.Array | np.ndarray | np.int32 = taken
+    taken = judged_from = carry.step
     if before is not None:
         same = (mark == before.fingerprint).all()
-        where = np.where if concrete else jnp.where
-        judged_from = where(same, before.judged_from, taken)
+        judged_from = (np if concrete else jnp).where(same, before.judged_from, taken)
 
     def result(carry: Carry, new: np.ndarray | jax.Array, ran: str, ended: str | None) -> Fit:
-        moved = _moved(start, carry.params) | (before is not None and before.moved)
+        moved = _moved(start, carry.params) | has_moved
         if loops is not None:
             params = carry.good_params if int(carry.run) >= patience else carry.params
             joined: np.ndarray | jax.Array = np.concatenate([losses[: int(taken)], new])
@@ -152,9 +152,8 @@ def fit(
                 'loop="host".'
             )
         take = step(loss, optimizer)
-        return result(
-            *scan(take, carry, key, num_steps, *args, patience=patience), "compiled", None
-        )
+        end, values = scan(take, carry, key, num_steps, *args, patience=patience)
+        return result(end, values, "compiled", None)
     kind = loop or ("host" if loops.slow else "compiled")
     if run is None or last is None or not last.holds(traces):
         run = Run(loops, kind, traces.constants, carry, key, args, patience)

@@ -13,7 +13,7 @@ from jax import lax
 
 from funcvi import _jax, programs
 from funcvi._types import Key, Loss, Params
-from funcvi.fitting.optimizers import written
+from funcvi.fitting.optimizers import evaluates, written
 from funcvi.fitting.reads import Reads, reads
 from funcvi.fitting.steps import Carry, Rest, Step, pure_loss, pure_step, pure_update
 from funcvi.loops import slow_in_loops
@@ -26,8 +26,8 @@ CHUNK = 5000
 #: The arrays that loss, gradient and optimiser close over.
 Constants: TypeAlias = tuple[tuple[jax.Array | np.ndarray, ...], ...]
 
-Chunk: TypeAlias = Callable[..., tuple[Carry, jax.Array]]
-One: TypeAlias = Callable[..., tuple[Carry, jax.Array]]
+Compiled: TypeAlias = Callable[..., tuple[Carry, jax.Array]]
+_Loop: TypeAlias = tuple[jax.Array, Carry, jax.Array]
 
 
 @dataclass
@@ -43,8 +43,8 @@ class Loops:
         seconds_per_step: what a step took when it was last run.
     """
 
-    chunk: Chunk
-    one: One
+    chunk: Compiled
+    one: Compiled
     slow: bool
     reads: Reads
     seconds_per_step: float | None = None
@@ -60,28 +60,27 @@ class Traces:
     optimizer: optax.GradientTransformation
 
     @property
+    def parts(self) -> tuple[programs.Traced | None, ...]:
+        """What was traced."""
+        return self.loss, self.gradient, self.update
+
+    @property
     def constants(self) -> Constants:
         """The arrays that they close over."""
-        parts = (self.loss, self.gradient, self.update)
-        return tuple(() if part is None else part.constants for part in parts)
+        return tuple(part.constants if part else () for part in self.parts)
 
     @property
     def key(self) -> Hashable:
         """Equal only for those that do the same."""
-        parts = (self.loss, self.gradient, self.update)
-        keys = tuple(None if part is None else part.key for part in parts)
-        return "fit", keys, written(self.optimizer) if self.update is None else None
+        known = None if self.update else written(self.optimizer)
+        return "fit", tuple(part and part.key for part in self.parts), known
 
     def loops(self, params: Params, rest: Rest) -> Loops:
         """Their programs: found, or new ones."""
 
         def new() -> Loops:
-            chunk, one = _loops(
-                self.loss.function,
-                None if self.gradient is None else self.gradient.function,
-                None if self.update is None else self.update.function,
-                self.optimizer,
-            )
+            functions = [part.function if part else None for part in self.parts]
+            chunk, one = _loops(functions, self.optimizer)
             slow = slow_in_loops(lambda: self.loss.function.jaxpr)
             return Loops(jax.jit(chunk), jax.jit(one), slow, self.reads(params, rest))
 
@@ -99,12 +98,10 @@ class Traces:
 def trace(loss: Loss, optimizer: optax.GradientTransformation, carry: Carry, rest: Rest) -> Traces:
     """Loss and optimiser as they are now."""
     value_of, gradient, update = pure_loss(loss), None, None
-    traced = programs.trace(value_of, carry.params, *rest)
+    traced, known = programs.trace(value_of, carry.params, *rest), written(optimizer)
     if traced.has_rules:  # which only differentiation reads
         gradient = programs.trace(jax.value_and_grad(value_of, has_aux=True), carry.params, *rest)
-    if written(optimizer) is None or (
-        traced.has_rules and _evaluates(optimizer, carry, rest, traced.shapes[0])
-    ):
+    if known is None or (traced.has_rules and evaluates(known)):
         update = programs.trace(
             pure_update(optimizer, value_of),
             *(carry.params, carry.optimizer_state, carry.params, traced.shapes[0], rest),
@@ -112,43 +109,17 @@ def trace(loss: Loss, optimizer: optax.GradientTransformation, carry: Carry, res
     return Traces(traced, gradient, update, optimizer)
 
 
-def _evaluates(
-    optimizer: optax.GradientTransformation,
-    carry: Carry,
-    rest: Rest,
-    value: jax.ShapeDtypeStruct,
-) -> bool:
-    """Whether the optimiser calls ``value_fn``, and so may differentiate the loss by its rules."""
-
-    def calls() -> bool:
-        seen: list[bool] = []
-
-        def value_of(params: Params, *rest: object) -> tuple[jax.Array, None]:
-            seen.append(True)
-            return jnp.zeros(value.shape, value.dtype), None
-
-        update = pure_update(optimizer, value_of)
-        jax.eval_shape(update, carry.params, carry.optimizer_state, carry.params, value, rest)
-        return bool(seen)
-
-    return programs.program(("evaluates", written(optimizer)), calls)
-
-
 def _loops(
-    loss: programs.Function,
-    gradient: programs.Function | None,
-    update: programs.Function | None,
-    optimizer: optax.GradientTransformation,
-) -> tuple[Chunk, One]:
+    parts: list[programs.Function | None], optimizer: optax.GradientTransformation
+) -> tuple[Compiled, Compiled]:
     def step(constants: Constants) -> Step:
-        of_loss, of_gradient, of_update = constants
-        value_of = partial(loss, of_loss)
-        value_and_gradient = jax.value_and_grad(value_of, has_aux=True)
-        if gradient is not None:
-            value_and_gradient = partial(gradient, of_gradient)
-        updated = pure_update(optimizer, value_of)
+        value_of, gradient, update = (
+            part and partial(part, held) for part, held in zip(parts, constants, strict=True)
+        )
+        assert value_of is not None
         return pure_step(
-            value_and_gradient, updated if update is None else partial(update, of_update)
+            gradient or jax.value_and_grad(value_of, has_aux=True),
+            update or pure_update(optimizer, value_of),
         )
 
     @_jax.frozen
@@ -165,13 +136,11 @@ def _loops(
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, steps)
         losses = jnp.full((CHUNK,), jnp.nan, jnp.result_type(float))
 
-        def unfinished(loop: tuple[jax.Array, Carry, jax.Array]) -> jax.Array:
+        def unfinished(loop: _Loop) -> jax.Array:
             i, carry, _ = loop
             return (i < count) & (carry.run < patience)
 
-        def body(
-            loop: tuple[jax.Array, Carry, jax.Array],
-        ) -> tuple[jax.Array, Carry, jax.Array]:
+        def body(loop: _Loop) -> _Loop:
             i, carry, losses = loop
             carry, value = take(carry, keys[i], *args)
             value = value.astype(losses.dtype)

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 import numpy as np
 import optax
 
-__all__ = ["written"]
+__all__ = ["evaluates", "written"]
 
 
 def written(optimizer: optax.GradientTransformation) -> Hashable | None:
@@ -20,6 +20,13 @@ def written(optimizer: optax.GradientTransformation) -> Hashable | None:
         return _parts((optimizer.init, optimizer.update))
     except (_Unknown, ValueError, OverflowError, RecursionError):  # an empty cell, a cycle
         return None
+
+
+def evaluates(known: Hashable) -> bool:
+    """Whether an optimiser that is known so calls ``value_fn``, which optax hands on by name."""
+    if isinstance(known, types.CodeType):
+        return "value_fn" in (*known.co_varnames, *known.co_consts)
+    return isinstance(known, tuple) and any(map(evaluates, known))
 
 
 class _Unknown(Exception):

@@ -122,8 +122,5 @@ def _per_fit(fit: Fit, of: Callable[[Fit], T]) -> PerFit[T]:
         )
     if not np.ndim(fit.carry.run):
         return of(fit)
-    return [_per_fit(_nth(fit, i), of) for i in range(len(fit.carry.run))]
-
-
-def _nth(fits: Fit, i: int) -> Fit:
-    return jax.tree.map(lambda x: x[i], fits)
+    each = (jax.tree.map(lambda x, i=i: x[i], fit) for i in range(len(fit.carry.run)))
+    return [_per_fit(one, of) for one in each]

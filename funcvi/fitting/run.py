@@ -1,6 +1,8 @@
 """A fit on its way: the steps taken so far, and what drives them from the host."""
 
+import sys
 import time
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -8,16 +10,19 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tqdm
 
 from funcvi._types import Key, Params
 from funcvi.fitting.loops import CHUNK, Constants, Loops
-from funcvi.fitting.pace import Bar, Pace
 from funcvi.fitting.steps import Carry
 
 __all__ = ["Callback", "Run", "drive"]
 
 #: ``callback(steps, loss, params)``; True ends the fit.
 Callback: TypeAlias = Callable[[int, float, Params], bool | None]
+
+_LONGEST = 0.4  # seconds of a chunk: Ctrl-C is answered, and a callback called, that often
+_BAR = 0.1  # seconds between updates of a bar that a person can follow
 
 
 @dataclass
@@ -34,40 +39,39 @@ class Run:
 
     def __post_init__(self) -> None:
         self._first = int(self.carry.step)
-        self._chunks: list[np.ndarray] = []
-        self._values: list[float] = []  # losses of steps taken from the host
-        self._begun: tuple[Carry, jax.Array] | None = None
+        self._losses = array("d")  # numbers: an array of JAX's for each step would be kilobytes
+        self.begun: tuple[Carry, jax.Array] | None = None  # a chunk that is on its way
 
-    def begin(self, count: int) -> None:
+    def within(self, seconds: float, most: int) -> int:
+        """How many steps to take, by the time that a step has taken; one if that is unknown."""
+        per_step = self.loops.seconds_per_step
+        return max(1, min(most, CHUNK, int(seconds / per_step) if per_step else 1))
+
+    def begin(self, most: int) -> None:
         """Start a compiled chunk without waiting for it; the next ``advance`` does."""
-        self._begun = self.loops.chunk(
-            self.constants, self.carry, self.key, count, self.patience, self.args
-        )
+        self.begun = self._chunk(self.within(_LONGEST, most))
 
     def advance(self, count: int) -> np.ndarray:
         """Take ``count`` steps, at most a chunk; the losses of those that were taken."""
+        before = len(self._losses)
         if self.kind == "compiled":
-            if self._begun is None:
-                self.begin(count)
-            assert self._begun is not None
-            taken, (carry, buffer) = self.taken, self._begun
-            losses = np.asarray(buffer)  # waits for the chunk
-            self._chunks.append(losses[: int(carry.step) - self._first - taken].copy())
-            self.carry, self._begun = carry, None
-            return self._chunks[-1]
-        first = len(self._values)
-        for _ in range(count):
-            carry, loss = self.loops.one(self.constants, self.carry, self.key, self.args)
-            self._values.append(float(loss))  # an array for each step would be kilobytes
-            self.carry = carry
-            if self.gave_up:
-                break
-        return np.asarray(self._values[first:], jnp.result_type(float))
+            carry, buffer = self.begun or self._chunk(count)
+            losses = np.asarray(buffer, float)  # waits for the chunk
+            self._losses.frombytes(losses[: int(carry.step) - int(self.carry.step)].tobytes())
+            self.carry, self.begun = carry, None
+        else:
+            for _ in range(count):
+                carry, loss = self.loops.one(self.constants, self.carry, self.key, self.args)
+                self._losses.append(float(loss))
+                self.carry = carry
+                if self.gave_up:
+                    break
+        return np.array(self._losses[before:], jnp.result_type(float))
 
-    @property
-    def begun(self) -> bool:
-        """Whether a chunk is on its way."""
-        return self._begun is not None
+    def _chunk(self, count: int) -> tuple[Carry, jax.Array]:
+        return self.loops.chunk(
+            self.constants, self.carry, self.key, count, self.patience, self.args
+        )
 
     @property
     def gave_up(self) -> bool:
@@ -82,22 +86,26 @@ class Run:
     @property
     def losses(self) -> np.ndarray:
         """Of the steps taken."""
-        values = np.asarray(self._values, jnp.result_type(float))
-        return np.concatenate([*self._chunks, values])[: self.taken]
+        return np.array(self._losses[: self.taken], jnp.result_type(float))
 
 
 def drive(run: Run, num_steps: int, progress: bool | None, callback: Callback | None) -> str | None:
     """Takes the steps; says who ended them early, if anyone did."""
-    with Bar(num_steps, progress) as bar:
-        pace = Pace(CHUNK, run.loops.seconds_per_step, bar.shown)
+    shown = sys.stderr.isatty() if progress is None else progress
+    bar = tqdm.tqdm(total=num_steps, unit="step", mininterval=_BAR, disable=not shown)
+    with bar:
         if run.loops.seconds_per_step is None and run.kind == "compiled":
             run.advance(0)  # compiles, which is not a step's time
+        most = CHUNK
         while run.taken < num_steps and not run.gave_up:
             begun, started = run.begun, time.perf_counter()
-            losses = run.advance(pace.next_chunk(num_steps - run.taken))
+            left = num_steps - run.taken
+            losses = run.advance(run.within(_BAR if shown else _LONGEST, min(left, most)))
             if not begun:
-                run.loops.seconds_per_step = pace.update(len(losses), time.perf_counter() - started)
-            bar.update(len(losses), float(losses[-1]))
+                seconds = max(time.perf_counter() - started, 1e-7)
+                run.loops.seconds_per_step, most = seconds / len(losses), 10 * len(losses)
+            bar.set_postfix_str(f"loss {losses[-1]:.4g}", refresh=False)
+            bar.update(len(losses))
             if callback is not None:
                 answer = callback(int(run.carry.step), float(losses.mean()), run.carry.params)
                 if not isinstance(answer, (bool, np.bool_, jax.Array, type(None))):

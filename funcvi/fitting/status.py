@@ -59,71 +59,73 @@ def judge(
     run, skipped = int(carry.run), int(carry.skipped)
     kept = np.asarray(losses[np.isfinite(losses)], np.float64)
     if run >= patience or (not len(kept) and len(losses)):
-        return _non_finite(losses, carry, run, first)
-    note = _skipped(skipped, run)
-    if len(kept) < _LEAST:
-        return Verdict(
-            Status.out_of_budget,
-            f"{len(kept)} finite losses are too few to judge; continue.{note}",
+        return Verdict(Status.diverged, _non_finite(losses, carry, run, first))
+    status, reason = _judged(kept, tolerance, draws, stateful)
+    if skipped:
+        lately = f", the last {run} among them" if run else ""
+        reason += f" {skipped} non-finite step(s) were skipped{lately}."
+    return Verdict(status, reason)
+
+
+def _judged(
+    losses: np.ndarray, tolerance: float | None, draws: bool, stateful: bool
+) -> tuple[Status, str]:
+    if len(losses) < _LEAST:
+        return Status.out_of_budget, (
+            f"{len(losses)} finite losses are too few to judge; continue."
         )
-    quarter = len(kept) // 4
-    before, older, newer = np.split(kept[-3 * quarter :], 3)
-    start = kept[: max(quarter // 2, 1)]
+    quarter = len(losses) // 4
+    before, older, newer = np.split(losses[-3 * quarter :], 3)
+    start = losses[: max(quarter // 2, 1)]
     relapse = newer.mean() - older.mean() > 0.1 * (start.mean() - older.mean())
     rising = _above(newer, older)
     if stateful and rising:
-        return Verdict(
-            Status.undecided,
+        return Status.undecided, (
             f"the loss rose from {older.mean():.4g} to {newer.mean():.4g}, perhaps because its "
             "state changed, such as an annealed weight: continue until the state has settled. If "
-            f"it rises still, lower the learning rate.{note}",
+            "it rises still, lower the learning rate."
         )
     if not stateful and (_above(newer, start) or (relapse and rising)):
-        return Verdict(
-            Status.diverged,
+        return Status.diverged, (
             f"the loss rose from {min(start.mean(), older.mean()):.4g} to {newer.mean():.4g}. "
             "Lower the learning rate, or clip: "
-            f"optax.chain(optax.clip_by_global_norm(1.0), optimizer).{note}",
+            "optax.chain(optax.clip_by_global_norm(1.0), optimizer)."
         )
-    allowed = tolerance if tolerance is not None else _default_tolerance(kept, newer.mean())
-    allowed = max(allowed, _resolution(kept))
-    lately, error = _fall(kept[-2 * quarter :])
-    bounds = [max(f, 0.0) + _ERRORS * e for f, e in (_fall(kept[-3 * quarter :]), (lately, error))]
-    bound = len(kept) * min(bounds)
+    if tolerance is None:
+        fallen = losses[: _LEAST // 4].mean() - newer.mean()
+        tolerance = min(_LARGEST, max(_FRACTION * fallen, _SMALLEST))
+    tolerance = max(tolerance, _resolution(losses))
+    half = losses[-2 * quarter :]
+    lately, error = _fall(half)
+    bounds = [
+        max(f, 0.0) + _ERRORS * e for f, e in (_fall(losses[-3 * quarter :]), (lately, error))
+    ]
+    bound = len(losses) * min(bounds)
     falling = lately > _ERRORS * error
     slowing = older.mean() - newer.mean() < 0.8 * (before.mean() - older.mean())
-    tolerated = f"the tolerance is {allowed:.2g} nats"
-    if draws and np.ptp(kept[-2 * quarter :]) == 0.0:
-        return Verdict(
-            Status.undecided,
-            f"the last {2 * quarter} losses are equal, though the loss draws: what happens less "
-            f"often than once in {2 * quarter // 3} steps may not have been seen. Continue, or "
-            f"raise num_samples.{note}",
+    tolerated = f"the tolerance is {tolerance:.2g} nats"
+    if draws and np.ptp(half) == 0.0:
+        return Status.undecided, (
+            f"the last {len(half)} losses are equal, though the loss draws: what happens less "
+            f"often than once in {len(half) // 3} steps may not have been seen. Continue, or "
+            "raise num_samples."
         )
-    if bound <= allowed / 10 or (bound <= allowed and (slowing or not falling)):
-        return Verdict(
-            Status.converged,
-            f"as many steps again would gain at most {bound:.2g} nats"
-            f"{', if the state stays as it is' if stateful else ''}; {tolerated}.{note}",
+    if bound <= tolerance / 10 or (bound <= tolerance and (slowing or not falling)):
+        provided = ", if the state stays as it is" if stateful else ""
+        return Status.converged, (
+            f"as many steps again would gain at most {bound:.2g} nats{provided}; {tolerated}."
         )
     if falling:
-        change, error = len(kept) / 2 * lately, len(kept) / 2 * error
-        return Verdict(
-            Status.out_of_budget,
+        change, error = len(losses) / 2 * lately, len(losses) / 2 * error
+        return Status.out_of_budget, (
             f"the loss is still falling, by {change:.2g} +- {error:.1g} nats over the last half of "
             "the steps: continue with fv.fit(loss, fit, optimizer, ...), or raise the learning "
-            f"rate; {tolerated}.{note}",
+            f"rate; {tolerated}."
         )
-    return Verdict(
-        Status.undecided,
+    return Status.undecided, (
         f"the noise hides changes below {bound:.2g} nats: raise num_samples or num_steps, "
-        f"or take a larger batch; {tolerated}.{note}",
+        f"or take a larger batch; {tolerated}."
     )
-
-
-def _default_tolerance(losses: np.ndarray, now: float) -> float:
-    """A hundredth of what the loss has fallen, within bounds."""
-    return min(_LARGEST, max(_FRACTION * (losses[: _LEAST // 4].mean() - now), _SMALLEST))
 
 
 def _fall(values: np.ndarray) -> tuple[float, float]:
@@ -139,73 +141,51 @@ def _fall(values: np.ndarray) -> tuple[float, float]:
     return -slope * len(means) / len(values), error * len(means) / len(values)
 
 
-def _skipped(count: int, run: int) -> str:
-    if not count:
-        return ""
-    lately = f", the last {run} among them" if run else ""
-    return f" {count} non-finite step(s) were skipped{lately}."
-
-
 def _above(newer: np.ndarray, older: np.ndarray) -> bool:
     """Whether every batch of the one lies above every batch of the other, by more than its noise.
 
     By ranks, because a loss that grows exponentially has an error as large as its mean.
     """
-    rise = newer.mean() - older.mean()
-    apart = _batch_means(newer).min() > _batch_means(older).max()
-    return bool(apart and rise > max(4 * _batch_error(older), _resolution(older)))
+    new, old = _batch_means(newer), _batch_means(older)
+    noise = max(4 * old.std(ddof=1) / np.sqrt(len(old)), _resolution(older))
+    return bool(new.min() > old.max() and newer.mean() - older.mean() > noise)
 
 
 def _batch_means(values: np.ndarray) -> np.ndarray:
     return np.array([b.mean() for b in np.array_split(values, _BATCHES) if len(b)])
 
 
-def _batch_error(values: np.ndarray) -> float:
-    """Standard error of the mean from the means of consecutive batches."""
-    means = _batch_means(values)
-    return float(means.std(ddof=1) / np.sqrt(len(means)))
-
-
 def _resolution(values: np.ndarray) -> float:
     return 1e-6 * float(np.abs(values[-len(values) // 4 :]).mean() + 1e-6)
 
 
-def _non_finite(losses: np.ndarray, carry: Carry, run: int, first: int) -> Verdict:
+def _non_finite(losses: np.ndarray, carry: Carry, run: int, first: int) -> str:
     finite = np.flatnonzero(np.isfinite(losses))
-    remedy = (
-        "Lower the learning rate (a tenth of it first), take the mean over draws and not their "
-        "sum, or clip: optax.chain(optax.clip_by_global_norm(1.0), optimizer)."
-    )
-    if not len(finite) and first:
-        return Verdict(
-            Status.diverged,
-            f"the loss or its gradient was non-finite {run} times in a row at the params that the "
-            "fit was continued from, which are returned: check what changed in the loss or args.",
+    what = "the loss or its gradient was non-finite"
+    if len(finite):
+        return (
+            f"{what} {run} times in a row after step {first + finite[-1]}{_culprit(carry)}; the "
+            "params before that step are returned. Lower the learning rate (a tenth of it first), "
+            "take the mean over draws and not their sum, or clip: "
+            "optax.chain(optax.clip_by_global_norm(1.0), optimizer)."
         )
-    if not len(finite):
-        return Verdict(
-            Status.diverged,
-            f"the loss or its gradient was non-finite at the initial params, {run} times in a "
-            "row; nothing was learned. Start where the loss is finite: check data, supports and "
-            "priors.",
+    if first:
+        return (
+            f"{what} {run} times in a row at the params that the fit was continued from, which are "
+            "returned: check what changed in the loss or args."
         )
-    return Verdict(
-        Status.diverged,
-        f"the loss or its gradient was non-finite {run} times in a row after step "
-        f"{first + finite[-1]}{_culprit(carry)}; the params before that step are returned. "
-        f"{remedy}",
+    return (
+        f"{what} at the initial params, {run} times in a row; nothing was learned. Start where the "
+        "loss is finite: check data, supports and priors."
     )
 
 
 def _culprit(carry: Carry) -> str:
     """The parameter that the last accepted step moved the furthest."""
-    moved = [
-        (float(np.abs(np.asarray(new, float) - np.asarray(old, float)).max(initial=0.0)), path)
-        for (path, new), old in zip(
-            jax.tree_util.tree_leaves_with_path(carry.params),
-            jax.tree.leaves(carry.good_params),
-            strict=True,
-        )
-    ]
-    size, path = max(moved, key=lambda pair: pair[0])
+
+    def distance(new: jax.Array, old: jax.Array) -> float:
+        return float(np.abs(np.asarray(new, float) - np.asarray(old, float)).max(initial=0.0))
+
+    moved = jax.tree.map(distance, carry.params, carry.good_params)
+    path, size = max(jax.tree_util.tree_leaves_with_path(moved), key=lambda pair: pair[1])
     return f", which moved params{jax.tree_util.keystr(path)} by {size:.3g}" if size > 0 else ""

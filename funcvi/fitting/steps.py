@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from functools import reduce
-from typing import NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from jax import lax
 from jax.tree_util import PyTreeDef
 
 from funcvi._types import Key, Loss, Params
+from funcvi.fitting.checks import strong
 
 __all__ = ["Carry", "Rest", "Step", "init", "pure_loss", "pure_step", "pure_update", "scan", "step"]
 
@@ -39,11 +40,8 @@ class Carry(NamedTuple):
     run: jax.Array  # and in a row, up to now
 
 
-class Step(Protocol):
-    """``(carry, key, *args) -> (carry, loss)``; the key is this step's own."""
-
-    def __call__(self, carry: Carry, key: Key, *args: object) -> tuple[Carry, jax.Array]:
-        """One step."""
+#: ``(carry, key, *args) -> (carry, loss)``; the key is this step's own.
+Step: TypeAlias = Callable[..., tuple[Carry, jax.Array]]
 
 
 def init(params: Params, optimizer: optax.GradientTransformation, *, state: object = None) -> Carry:
@@ -65,13 +63,7 @@ def init(params: Params, optimizer: optax.GradientTransformation, *, state: obje
     """
     zero = jnp.zeros((), jnp.int32)
     carry = Carry(params, params, optimizer.init(params), state, zero, zero, zero)
-    return jax.tree.map(_strong, carry)  # weak types would not survive a loop
-
-
-def _strong(leaf: jax.Array) -> jax.Array:
-    leaf = jnp.asarray(leaf)
-    weak = getattr(leaf, "weak_type", False)
-    return lax.convert_element_type(leaf, leaf.dtype) if weak else leaf
+    return jax.tree.map(strong, carry)
 
 
 def step(loss: Loss, optimizer: optax.GradientTransformation) -> Step:
