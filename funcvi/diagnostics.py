@@ -90,28 +90,20 @@ def diagnose(posterior: Posterior, *, key: Key, num_samples: int = 4000) -> Diag
     check_key(key)
     posterior.target.check_exact("fv.diagnose")
     log_ratio = np.asarray(_log_ratios(posterior, key, num_samples), np.float64)
+    threshold = float(min(1 - 1 / np.log10(num_samples), 0.7))
     bad = int((~np.isfinite(log_ratio)).sum())
     if bad:
-        return Diagnosis(
-            float("-inf"),
-            float("nan"),
-            float("inf"),
-            num_samples,
-            False,
+        elbo, error, k_hat = float("-inf"), float("nan"), float("inf")
+        message = (
             f"{bad} of {num_samples} draws have a non-finite log density: the posterior reaches "
-            "where the target has none, or float32 overflows there (try jax_enable_x64).",
+            "where the target has none, or float32 overflows there (try jax_enable_x64)."
         )
-    k_hat = pareto_k_hat(log_ratio)
-    threshold = min(1 - 1 / np.log10(num_samples), 0.7)
-    reliable = bool(k_hat < threshold)
-    return Diagnosis(
-        float(log_ratio.mean()),
-        float(log_ratio.std(ddof=1) / np.sqrt(num_samples)),
-        k_hat,
-        num_samples,
-        reliable,
-        _meaning(k_hat, threshold),
-    )
+    else:
+        elbo = float(log_ratio.mean())
+        error = float(log_ratio.std(ddof=1) / np.sqrt(num_samples))
+        k_hat = pareto_k_hat(log_ratio)
+        message = _meaning(k_hat, threshold)
+    return Diagnosis(elbo, error, k_hat, num_samples, k_hat < threshold, message)
 
 
 def _log_ratios(posterior: Posterior, key: Key, num_samples: int) -> Array:

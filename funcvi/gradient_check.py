@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
+from jax.scipy.linalg import block_diag
 
 from funcvi._checks import check_key
 from funcvi._types import Key, Loss, Params
@@ -134,65 +135,43 @@ def check_gradients(
     names, owner, directions = _directions(params, direction_key)
     flat, unravel = ravel_pytree(params)
 
-    def one(key: Key) -> tuple[Array, ...]:
-        def at(loss: Loss) -> Callable[[Array], Array]:
-            return lambda flat: loss(unravel(flat), key, *args)
+    losses = [loss] if reference is None else [loss, reference]
 
-        value = at(loss)
+    def one(key: Key) -> tuple[Array, Array]:
+        value, *_ = functions = [lambda v, f=f: f(unravel(v), key, *args) for f in losses]
         wide, narrow = (_differences(value, flat, directions, h) for h in (_STEP, _STEP / 2))
-        slope = directions @ jax.grad(value)(flat)
-        other = slope if reference is None else directions @ jax.grad(at(reference))(flat)
-        return slope, wide, narrow, value(flat), other
+        gradients = [directions @ jax.grad(f)(flat) for f in functions]
+        return value(flat), jnp.stack([wide, narrow, *gradients])
 
     keys = jax.random.split(key, num_samples)
     columns = jax.jit(lambda keys: jax.lax.map(one, keys))(keys)
-    gradient, wide, narrow, values, other = (np.asarray(x, np.float64) for x in columns)
-    if reference is not None and not np.isfinite(other).all():
+    values, slopes = (np.asarray(x, np.float64) for x in columns)
+    if not np.isfinite(slopes[:, 3:]).all():
         raise ValueError(
             "the gradient of reference is not finite at some evaluations: hand in another one."
         )
-    evaluations = _Evaluations(gradient, wide, narrow, values, None if reference is None else other)
     eps = float(jnp.finfo(flat.dtype).eps)
-    rows = [_row(n, evaluations.of(owner == i), threshold, eps) for i, n in enumerate(names)]
+    rows = [
+        _row(name, values, slopes[..., owner == i], threshold, eps) for i, name in enumerate(names)
+    ]
     return GradientCheck(tuple(rows), num_samples)
-
-
-class _Evaluations(NamedTuple):
-    """Slopes along each direction (evaluations, directions), and losses (evaluations,)."""
-
-    gradient: np.ndarray
-    wide: np.ndarray
-    narrow: np.ndarray
-    values: np.ndarray
-    reference: np.ndarray | None
-
-    def of(self, mine: np.ndarray) -> "_Evaluations":
-        """Those along some of the directions."""
-        reference = None if self.reference is None else self.reference[:, mine]
-        gradient, wide, narrow = (x[:, mine] for x in (self.gradient, self.wide, self.narrow))
-        return _Evaluations(gradient, wide, narrow, self.values, reference)
 
 
 def _directions(params: Params, key: Key) -> tuple[list[str], np.ndarray, Array]:
     """Unit directions in the flattened params, and the leaf that each belongs to."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    total = sum(np.size(leaf) for _, leaf in leaves)
-    names, owner, rows, start = [], [], [], 0
-    for i, (path, leaf) in enumerate(leaves):
+    blocks = []
+    for i, (_, leaf) in enumerate(leaves):
         size = np.size(leaf)
-        names.append(jax.tree_util.keystr(path) or "params")
         if size <= _EACH:
-            local = np.eye(size)
+            blocks.append(np.eye(size))
         else:
             signs = jax.random.rademacher(jax.random.fold_in(key, i), (_DIRECTIONS, size))
-            local = np.asarray(signs, float) / np.sqrt(size)
-        block = np.zeros((len(local), total))
-        block[:, start : start + size] = local
-        rows.append(block)
-        owner += [i] * len(local)
-        start += size
+            blocks.append(np.asarray(signs, float) / np.sqrt(size))
+    names = [jax.tree_util.keystr(path) or "params" for path, _ in leaves]
+    owner = np.repeat(np.arange(len(blocks)), [len(block) for block in blocks])
     dtype = jnp.result_type(*(leaf for _, leaf in leaves))
-    return names, np.array(owner), jnp.asarray(np.concatenate(rows), dtype)
+    return names, owner, block_diag(*blocks).astype(dtype)
 
 
 def _differences(
@@ -204,8 +183,11 @@ def _differences(
     return jax.lax.map(central, directions)
 
 
-def _row(name: str, evaluations: _Evaluations, threshold: float, eps: float) -> GradientRow:
-    gradient, wide, narrow, values, reference = evaluations
+def _row(
+    name: str, values: np.ndarray, slopes: np.ndarray, threshold: float, eps: float
+) -> GradientRow:
+    """From losses (evaluations,) and their slopes (evaluations, ways, directions)."""
+    wide, narrow, gradient, *references = np.moveaxis(slopes, 1, 0)
     n = len(gradient)
     difference = gradient - (4 * narrow - wide) / 3
     bias = difference.mean(0)
@@ -220,12 +202,12 @@ def _row(name: str, evaluations: _Evaluations, threshold: float, eps: float) -> 
     finite = np.isfinite(z)
     worst = int(np.argmax(np.abs(z))) if finite.all() else int(np.argmin(finite))
     reference_z, reference_variance = float("nan"), float("nan")
-    if reference is not None and finite.all():
-        gap = gradient - reference
+    if references and finite.all():
+        gap = gradient - references[0]
         spread = np.sqrt(gap.var(0, ddof=1) / n + rounding**2)
         each = gap.mean(0) / np.maximum(spread, np.finfo(np.float64).tiny)
         reference_z = float(each[int(np.argmax(np.abs(each)))])
-        reference_variance = float(reference.var(0, ddof=1).mean())
+        reference_variance = float(references[0].var(0, ddof=1).mean())
     wrong = abs(z[worst]) > threshold or abs(reference_z) > threshold or not finite.all()
     return GradientRow(
         name,

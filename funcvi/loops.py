@@ -20,9 +20,8 @@ def slow_in_loops(trace: Callable[[], Any]) -> bool:
 
 def convolves(jaxpr: Any) -> bool:
     """Whether any of its equations is a convolution, at any depth."""
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "conv_general_dilated":
-            return True
-        if any(convolves(sub) for sub in jaxprs_in_params(equation.params)):
-            return True
-    return False
+    return any(
+        equation.primitive.name == "conv_general_dilated"
+        or any(map(convolves, jaxprs_in_params(equation.params)))
+        for equation in jaxpr.eqns
+    )

@@ -69,13 +69,12 @@ class Traced:
 
 def trace(function: Callable[..., object], *args: object) -> Traced:
     """The function of these arguments (arrays, or shapes and dtypes) as it is at this moment."""
-    _jax.forget_traces()
-    closed, result = jax.make_jaxpr(lambda *a: function(*a), return_shape=True)(*args)
-    facts = _facts(closed)
-    if facts.reduces:
-        _jax.forget_reductions()
+    for forget in (_jax.forget_traces, _jax.forget_reductions):
+        forget()
         closed, result = jax.make_jaxpr(lambda *a: function(*a), return_shape=True)(*args)
         facts = _facts(closed)
+        if not facts.reduces:
+            break
     shapes, tree = jax.tree.flatten(result)
     key = (facts.key, jax.tree.structure(args), tree)
     constants = tuple(c if isinstance(c, jax.Array) else np.array(c) for c in facts.constants)
@@ -148,7 +147,7 @@ def _lifted(closed: ClosedJaxpr) -> Jaxpr:
 
 # ---- comparison ----------------------------------------------------------------------------------
 
-_REDUCTIONS = ("reduce", "reduce_window")
+_REDUCTIONS = {"reduce", "reduce_window"}
 
 # What a custom derivative is made of plays no part in the value.
 _RULES = {
@@ -204,67 +203,61 @@ def _facts(jaxpr: ClosedJaxpr | Jaxpr) -> _Facts:
     """JAX keeps the jaxprs of its own functions, so most are met again."""
     facts = _known.get(jaxpr)
     if facts is None:
-        facts = _known[jaxpr] = _Reader().read(jaxpr)
+        facts = _known[jaxpr] = _read(jaxpr)
     return facts
 
 
-class _Reader:
-    """Walks a jaxpr once."""
+def _read(closed: ClosedJaxpr | Jaxpr) -> _Facts:
+    jaxpr: Jaxpr = closed.jaxpr if isinstance(closed, ClosedJaxpr) else closed
+    constants = list(getattr(closed, "consts", ()))
+    inputs = (*jaxpr.constvars, *jaxpr.invars)
+    numbers: dict[Var, int] = {v: i for i, v in enumerate(inputs)}
+    inside: list[_Facts] = []
 
-    def __init__(self) -> None:
-        self.has_rules = False
-        self.reduces = False
+    def enter(inner: ClosedJaxpr | Jaxpr) -> _Facts:
+        inside.append(_facts(inner))
+        return inside[-1]
 
-    def read(self, closed: ClosedJaxpr | Jaxpr) -> _Facts:
-        jaxpr: Jaxpr = closed.jaxpr if isinstance(closed, ClosedJaxpr) else closed
-        constants = list(getattr(closed, "consts", ()))
-        inputs = (*jaxpr.constvars, *jaxpr.invars)
-        numbers: dict[Var, int] = {v: i for i, v in enumerate(inputs)}
+    def atom(a: Var | Literal) -> Hashable:
+        return (_comparable(a.val, enter), a.aval) if isinstance(a, Literal) else numbers[a]
 
-        def atom(a: Var | Literal) -> Hashable:
-            return (self.comparable(a.val), a.aval) if isinstance(a, Literal) else numbers[a]
+    equations: list[Hashable] = []
+    for equation in jaxpr.eqns:
+        name, params = equation.primitive.name, equation.params
+        skipped = _RULES.get(name, ())
+        if name == "jit":
+            skipped = ("jaxpr",)
+            inner = enter(params["jaxpr"])
+            constants += inner.constants
+            equations.append(inner.key)
+        arguments = tuple(atom(a) for a in equation.invars)
+        values = [(k, _comparable(v, enter)) for k, v in params.items() if k not in skipped]
+        equations.append((equation.primitive, arguments, *values))
+        first = len(numbers)
+        numbers.update({v: first + i for i, v in enumerate(equation.outvars)})
+    avals = tuple(v.aval for v in inputs)
+    key = _Key(avals, tuple(equations), tuple(atom(a) for a in jaxpr.outvars))
+    names = {equation.primitive.name for equation in jaxpr.eqns}
+    has_rules = bool(names & _RULES.keys()) or any(inner.has_rules for inner in inside)
+    reduces = bool(names & _REDUCTIONS) or any(inner.reduces for inner in inside)
+    return _Facts(key, constants, has_rules, reduces)
 
-        equations: list[Hashable] = []
-        for equation in jaxpr.eqns:
-            name, params = equation.primitive.name, equation.params
-            self.has_rules |= name in _RULES
-            self.reduces |= name in _REDUCTIONS
-            skipped = _RULES.get(name, ())
-            if name == "jit":
-                skipped = ("jaxpr",)
-                inner = self.enter(params["jaxpr"])
-                constants += inner.constants
-                equations.append(inner.key)
-            arguments = tuple(atom(a) for a in equation.invars)
-            values = [(k, self.comparable(v)) for k, v in params.items() if k not in skipped]
-            equations.append((equation.primitive, arguments, *values))
-            first = len(numbers)
-            numbers.update({v: first + i for i, v in enumerate(equation.outvars)})
-        avals = tuple(v.aval for v in inputs)
-        key = _Key(avals, tuple(equations), tuple(atom(a) for a in jaxpr.outvars))
-        return _Facts(key, constants, self.has_rules, self.reduces)
 
-    def enter(self, inner: ClosedJaxpr | Jaxpr) -> _Facts:
-        facts = _facts(inner)
-        self.has_rules |= facts.has_rules
-        self.reduces |= facts.reduces
-        return facts
-
-    def comparable(self, value: object) -> Hashable:
-        """Equal for two parameters of an equation only if they mean the same."""
-        if isinstance(value, (ClosedJaxpr, Jaxpr)):
-            inner = self.enter(value)
-            return inner.key, tuple(self.comparable(c) for c in inner.constants)
-        if isinstance(value, (tuple, list)):
-            return type(value), *(self.comparable(v) for v in value)
-        if isinstance(value, float):
-            return float, value.hex()  # 0.0 is not -0.0, and nan is nan
-        if isinstance(value, jax.Array):
-            return _Same(value)
-        if isinstance(value, (np.ndarray, np.generic)):
-            return type(value), str(value.dtype), value.shape, value.tobytes()
-        try:
-            hash(value)
-        except TypeError:
-            return _Same(value)
-        return type(value), value
+def _comparable(value: object, enter: Callable[[ClosedJaxpr | Jaxpr], _Facts]) -> Hashable:
+    """Equal for two parameters of an equation only if they mean the same."""
+    if isinstance(value, (ClosedJaxpr, Jaxpr)):
+        inner = enter(value)
+        return inner.key, *(_comparable(c, enter) for c in inner.constants)
+    if isinstance(value, (tuple, list)):
+        return type(value), *(_comparable(v, enter) for v in value)
+    if isinstance(value, float):
+        return float, value.hex()  # 0.0 is not -0.0, and nan is nan
+    if isinstance(value, jax.Array):
+        return _Same(value)
+    if isinstance(value, (np.ndarray, np.generic)):
+        return type(value), str(value.dtype), value.shape, value.tobytes()
+    try:
+        hash(value)
+    except TypeError:
+        return _Same(value)
+    return type(value), value

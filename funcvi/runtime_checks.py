@@ -50,11 +50,7 @@ def _fine(error: Callable[[], Exception], holds: jax.Array) -> jax.Array:
         return np.asarray(holds)  # under vmap both branches run
 
     def fail(holds: jax.Array) -> jax.Array:
-        shape = jax.ShapeDtypeStruct((), jnp.bool_)
-        result: jax.Array = jax.pure_callback(
-            raise_on_host, shape, holds, vmap_method="expand_dims"
-        )
-        return result
+        return jax.pure_callback(raise_on_host, holds, holds, vmap_method="expand_dims")
 
     checked: jax.Array = jax.lax.cond(holds, jnp.ones_like, fail, holds)
     return checked

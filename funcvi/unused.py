@@ -69,17 +69,9 @@ def only_used(optimizer: optax.GradientTransformation) -> optax.GradientTransfor
                 jax.tree.map(lambda new, old: jnp.where(keep, new, old), aged, state),
             )
 
-        structure: Any
-        leaves, structure = jax.tree.flatten(updates)
-        given = structure.flatten_up_to(params) if params is not None else [None] * len(leaves)
-        parts = zip(
-            leaves,
-            structure.flatten_up_to(state),
-            structure.flatten_up_to(used),
-            given,
-            strict=True,
-        )
-        done = [one(*part) for part in parts]
-        return structure.unflatten([d[0] for d in done]), structure.unflatten([d[1] for d in done])
+        given = jax.tree.map(lambda _: None, updates) if params is None else params
+        pairs = jax.tree.map(one, updates, state, used, given)
+        moved, aged = (jax.tree.map(lambda _, pair, i=i: pair[i], updates, pairs) for i in (0, 1))
+        return moved, aged
 
     return optax.GradientTransformationExtraArgs(init, update)
