@@ -77,7 +77,7 @@ class Posterior:
 
     def __repr__(self) -> str:
         q = self.unconstrained
-        each = {"all sites": q} if not isinstance(q, Mapping) else q
+        each = q if isinstance(q, Mapping) else {"all sites": q}
         named = [f"{name} {type(unwrapped(d)).__name__}" for name, d in each.items()]
         lines = ["Posterior of", *_sites_of(self.target)]
         return "\n".join([*lines, f"on unconstrained space: {', '.join(named)}"])
@@ -131,7 +131,12 @@ class Posterior:
         target = self.target
         latents = {name: jnp.asarray(values[name]) for name in target.shapes if name in values}
         z = _over_leading(target.unconstrain, latents, target.value_shapes)
-        return self._log_density(z) - _over_leading(target.log_det, z, target.shapes)
+        q = self.unconstrained
+        if isinstance(q, Mapping):
+            log_q = sum((d.log_prob(z[name]) for name, d in q.items()), jnp.zeros(()))
+        else:
+            log_q = q.log_prob(target.ravel(z))
+        return log_q - _over_leading(target.log_det, z, target.shapes)
 
     def sample_and_log_prob(self, key: Key, sample_shape: Shape = ()) -> tuple[Sites, Array]:
         """:meth:`sample`, and the log density of each draw, without inverting what was drawn."""
@@ -155,10 +160,9 @@ class Posterior:
         """
         q = self.unconstrained
         if isinstance(q, Mapping):
-            normals = {name: _normal(d) for name, d in q.items()}
-            found = {name: d for name, d in normals.items() if d is not None}
-            if len(found) == len(normals):
-                return found
+            entries = {name: unwrapped(d, dist.Independent) for name, d in q.items()}
+            if all(isinstance(d, dist.Normal) for d in entries.values()):
+                return entries
         elif isinstance(q, dist.MultivariateNormal | dist.LowRankMultivariateNormal):
             scales = self.sites(jnp.sqrt(q.variance))
             return {n: dist.Normal(loc, scales[n]) for n, loc in self.sites(q.mean).items()}
@@ -167,23 +171,16 @@ class Posterior:
             "fv.full_rank, fv.low_rank and fv.laplace; draw from the posterior instead."
         )
 
-    def _log_density(self, z: Sites) -> Array:
-        q = self.unconstrained
-        if isinstance(q, Mapping):
-            return sum((d.log_prob(z[name]) for name, d in q.items()), jnp.zeros(()))
-        return q.log_prob(self.target.ravel(z))
-
 
 def check_target(target: object) -> None:
     """Raises a TypeError that says what to do, unless this is a target."""
     if isinstance(target, Target):
         return
+    remedy = "wrap the model in fv.target(model, *args)"
     if isinstance(target, Guide | Posterior):
         remedy = "it has one already: pass guide.target"
     elif hasattr(target, "sample_posterior"):  # numpyro's AutoGuide
         remedy = "a numpyro autoguide does not fit here: give its model to fv.target(model, *args)"
-    else:
-        remedy = "wrap the model in fv.target(model, *args)"
     raise TypeError(f"expected a target, got {type(target).__name__}: {remedy}.")
 
 
@@ -191,6 +188,7 @@ def check_guide(guide: object) -> None:
     """Raises a TypeError that says what to do, unless this is a guide."""
     if isinstance(guide, Guide):
         return
+    remedy = "make one with fv.mean_field(target), or fv.guide(target, family)"
     if isinstance(guide, Target):
         remedy = "make a guide for it, such as fv.mean_field(target)"
     elif isinstance(guide, Posterior):
@@ -200,19 +198,11 @@ def check_guide(guide: object) -> None:
             "a numpyro autoguide does not fit here: write "
             "fv.mean_field(fv.target(model, *args)), or fv.full_rank"
         )
-    else:
-        remedy = "make one with fv.mean_field(target), or fv.guide(target, family)"
     raise TypeError(f"expected a guide, got {type(guide).__name__}: {remedy}.")
 
 
 def _sites_of(target: Target) -> list[str]:
     return [f"  {n}: {target.supports[n]}, shape {s}" for n, s in target.value_shapes.items()]
-
-
-def _normal(d: dist.Distribution) -> dist.Normal | None:
-    while isinstance(d, dist.Independent):
-        d = d.base_dist
-    return d if isinstance(d, dist.Normal) else None
 
 
 def _over_leading(function: Callable[[Sites], T], z: Sites, shapes: Mapping[str, Shape]) -> T:

@@ -22,21 +22,13 @@ Arrays = dict[str, Array]
 
 @runtime_checkable
 class FlowjaxLike(Protocol):
-    """What a flowjax distribution has: a pytree with these methods."""
+    """What a flowjax distribution has: a pytree with these methods, of numpyro's arguments."""
 
     shape: tuple[int, ...]
     cond_shape: tuple[int, ...] | None
-
-    def sample(self, key: Key, sample_shape: tuple[int, ...] = ()) -> Array:
-        """Draws (*sample_shape, *shape)."""
-
-    def log_prob(self, x: ArrayLike) -> Array:
-        """Their log densities."""
-
-    def sample_and_log_prob(
-        self, key: Key, sample_shape: tuple[int, ...] = ()
-    ) -> tuple[Array, Array]:
-        """Both at once."""
+    sample: Callable[..., Array]
+    log_prob: Callable[[ArrayLike], Array]
+    sample_and_log_prob: Callable[..., tuple[Array, Array]]
 
 
 class FromFlowjax(dist.Distribution):
@@ -57,12 +49,10 @@ class FromFlowjax(dist.Distribution):
         arrays: Arrays,
         rebuild: Callable[[Arrays], FlowjaxLike],
         ndims: tuple[tuple[str, int], ...],
+        event_shape: tuple[int, ...],
     ) -> None:
         self.arrays, self.rebuild, self.ndims = arrays, rebuild, ndims
-        batch_shape, one = self._batch(), arrays
-        for _ in batch_shape:
-            one = jax.tree.map(lambda x: x[0], one)
-        super().__init__(batch_shape, rebuild(one).shape)
+        super().__init__(self._batch(), event_shape)
 
     def _batch(self) -> tuple[int, ...]:
         """The axes in front of flowjax's own, in all arrays."""
@@ -136,4 +126,4 @@ def from_flowjax(module: FlowjaxLike) -> tuple[Arrays, Callable[[Arrays], FromFl
         return jax.tree.unflatten(tree, [arrays.get(name, leaf) for name, leaf in named])
 
     ndims = tuple((name, jnp.ndim(leaf)) for name, leaf in learned.items())
-    return learned, lambda arrays: FromFlowjax(arrays, rebuild, ndims)
+    return learned, lambda arrays: FromFlowjax(arrays, rebuild, ndims, module.shape)

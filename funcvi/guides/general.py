@@ -1,12 +1,13 @@
 """``fv.guide``: a guide of any family over a target's unconstrained space."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.distributions import flows, transforms
 
+from funcvi._numpyro import InverseTransform
 from funcvi._types import Key, Params
 from funcvi.families import unconstrain
 from funcvi.guides.contract import Guide, Unconstrained, check_target
@@ -21,14 +22,6 @@ Pair = tuple[Params, Callable[[Params], Unconstrained]]
 
 # Their weights are hidden in a function.
 _NETWORKS = (flows.InverseAutoregressiveTransform, flows.BlockNeuralAutoregressiveTransform)
-_CHILDREN = (
-    "base_dist",
-    "component_distribution",
-    "component_distributions",
-    "transforms",
-    "parts",
-    "base_transform",
-)
 
 
 def guide(
@@ -80,10 +73,7 @@ def guide(
     check_target(target)
     params, function = _params_and_function(target, family)
 
-    def check(params: Params) -> None:
-        _check_shapes(target, function(params))
-
-    jax.eval_shape(check, params)
+    jax.eval_shape(lambda params: _check_shapes(target, function(params)), params)
     return Guide(target, lambda key: _scattered(params, target, key, spread), function)
 
 
@@ -108,12 +98,11 @@ def _as_events(target: Target, q: Unconstrained) -> Unconstrained:
     """The same, with batch axes of a site's shape made its event."""
     if not isinstance(q, Mapping):
         return q
-    return {name: _as_event(d, target.shapes.get(name)) for name, d in q.items()}
-
-
-def _as_event(d: dist.Distribution, shape: Shape | None) -> dist.Distribution:
-    entries = isinstance(d, dist.Distribution) and d.batch_shape and d.shape() == shape
-    return d.to_event(len(d.batch_shape)) if entries else d
+    events = {}
+    for name, d in q.items():
+        entries = isinstance(d, dist.Distribution) and d.shape() == target.shapes.get(name)
+        events[name] = d.to_event(len(d.batch_shape)) if entries else d
+    return events
 
 
 def _check_shapes(target: Target, q: Unconstrained) -> None:
@@ -148,30 +137,26 @@ def _check_shape(label: str, d: dist.Distribution, shape: Shape, meaning: str) -
         )
 
 
-def _check_learnable(q: Unconstrained) -> None:
+def _check_learnable(q: object) -> None:
     """Refuses transforms whose parameters a template would hold fixed in silence."""
-    for d in jax.tree.leaves(q, is_leaf=lambda x: isinstance(x, dist.Distribution)):
-        for transform in _transforms_of(d):
-            kind = type(transform)
-            foreign = not kind.__module__.startswith(("numpyro.", "funcvi."))
-            if isinstance(transform, _NETWORKS) or (
-                foreign and not isinstance(transform, transforms.ParameterFreeTransform)
-            ):
-                raise ValueError(
-                    f"the parameters of {kind.__name__} would not be learned: pass (params, "
-                    "function), where function(params) builds the distribution."
-                )
-
-
-def _transforms_of(d: object) -> Iterator[transforms.Transform]:
-    if isinstance(d, transforms.Transform):
-        yield d
-    if isinstance(d, list | tuple):
-        children = list(d)
-    else:
-        children = [getattr(d, name) for name in _CHILDREN if hasattr(d, name)]
-    for child in children:
-        yield from _transforms_of(child)
+    for leaf in jax.tree.leaves(q, is_leaf=lambda x: isinstance(x, transforms.Transform)):
+        kind = type(leaf)
+        foreign = not kind.__module__.startswith(("numpyro.", "funcvi."))
+        if isinstance(leaf, transforms.ComposeTransform):
+            _check_learnable(leaf.parts)
+        elif isinstance(leaf, transforms.IndependentTransform):
+            _check_learnable(leaf.base_transform)
+        elif isinstance(leaf, InverseTransform):
+            _check_learnable(leaf.inv)
+        elif isinstance(leaf, _NETWORKS) or (
+            isinstance(leaf, transforms.Transform)
+            and foreign
+            and not isinstance(leaf, transforms.ParameterFreeTransform)
+        ):
+            raise ValueError(
+                f"the parameters of {kind.__name__} would not be learned: pass (params, "
+                "function), where function(params) builds the distribution."
+            )
 
 
 def _scattered(params: Params, target: Target, key: Key, spread: float) -> Params:

@@ -87,11 +87,15 @@ def laplace(
 class _Climb(NamedTuple):
     x: Array
     height: Array
-    slope: Array
-    hessian: Array
-    damping: Array
-    left: Array  # how much lower the quadratic model's minimum is, nats
-    steps: Array
+    slope: Array  # along the axes of the Hessian
+    precision: Array  # along them, made positive
+    axes: Array
+    curved: Array  # which were positive
+
+    @property
+    def left(self) -> Array:
+        """How much lower the minimum of the quadratic model is, nats."""
+        return jnp.sum(self.slope**2 / self.precision) / 2
 
 
 def _curvature_at_mode(
@@ -103,48 +107,35 @@ def _curvature_at_mode(
     (Dauphin et al. 2014, arXiv:1406.2572; Levenberg and Marquardt).
     """
 
-    def at(x: Array) -> tuple[Array, Array, Array]:
+    def at(x: Array) -> _Climb:
         value, slope = jax.value_and_grad(height)(x)
-        return value, slope, jax.hessian(height)(x)
+        curvature, axes = jnp.linalg.eigh(jax.hessian(height)(x))
+        size = jnp.abs(curvature)
+        curved = curvature > 10 * len(size) * jnp.finfo(x.dtype).eps * jnp.max(size)
+        precision = jnp.where(curved, curvature, jnp.maximum(size, _WIDEST**-2))
+        return _Climb(x, value, axes.T @ slope, precision, axes, curved)
 
-    def step(now: _Climb) -> _Climb:
-        curvature, axes, _ = _precisions(now.hessian)
-        along = axes.T @ now.slope
-        x = now.x - axes @ (along / (curvature + now.damping))
-        value, slope, hessian = at(x)
-        rounding = 4 * jnp.finfo(x.dtype).eps * jnp.abs(now.height)
-        better = (value <= now.height + rounding) & jnp.all(jnp.isfinite(hessian))
-        new = _Climb(x, value, slope, hessian, now.damping / 10, now.left, now.steps)
-        worse = now._replace(damping=10 * now.damping + 1e-3 * jnp.max(curvature))
-        chosen = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, worse)
-        return chosen._replace(left=_nats_left(chosen), steps=now.steps + 1)
+    def step(state: tuple[_Climb, Array, Array]) -> tuple[_Climb, Array, Array]:
+        now, damping, steps = state
+        new = at(now.x - now.axes @ (now.slope / (now.precision + damping)))
+        rounding = 4 * jnp.finfo(start.dtype).eps * jnp.abs(now.height)
+        better = (new.height <= now.height + rounding) & jnp.all(jnp.isfinite(new.precision))
+        more = 10 * damping + 1e-3 * jnp.max(now.precision)
+        chosen = jax.tree.map(partial(jnp.where, better), (new, damping / 10), (now, more))
+        return *chosen, steps + 1
 
-    zero = jnp.zeros((), start.dtype)
-    first = _Climb(start, *at(start), zero, zero, jnp.zeros((), jnp.int32))
-    first = first._replace(left=_nats_left(first))
-    end = jax.lax.while_loop(lambda now: (now.left > _CLOSE) & (now.steps < num_steps), step, first)
-    precision, axes, curved = _precisions(end.hessian)
-    last = axes @ (axes.T @ end.slope / precision)
+    def climbing(state: tuple[_Climb, Array, Array]) -> Array:
+        return (state[0].left > _CLOSE) & (state[2] < num_steps)
+
+    first = at(start), jnp.zeros((), start.dtype), jnp.zeros((), jnp.int32)
+    end, _, _ = jax.lax.while_loop(climbing, step, first)
+    last = end.axes @ (end.slope / end.precision)
     mode = jnp.where(end.left <= _CLOSE, end.x - last, end.x)
     # Of A = V diag(1 / sqrt(precision)) the covariance is A A^T, so R^T of A^T = Q R is its
     # Cholesky factor up to signs: no square is taken, so none is lost to rounding.
-    upper = jnp.linalg.qr((axes / jnp.sqrt(precision)).T, mode="r")
+    upper = jnp.linalg.qr((end.axes / jnp.sqrt(end.precision)).T, mode="r")
     factor = (upper * jnp.sign(jnp.diagonal(upper))[:, None]).T
-    return mode, factor, jnp.sum(~curved), end.left
-
-
-def _precisions(hessian: Array) -> tuple[Array, Array, Array]:
-    """Positive precisions along the axes of the Hessian, the axes, and which were positive."""
-    curvature, axes = jnp.linalg.eigh(hessian)
-    size = jnp.abs(curvature)
-    rounding = 10 * len(curvature) * jnp.finfo(hessian.dtype).eps * jnp.max(size)
-    curved = curvature > rounding
-    return jnp.where(curved, curvature, jnp.maximum(size, _WIDEST**-2)), axes, curved
-
-
-def _nats_left(now: _Climb) -> Array:
-    precision, axes, _ = _precisions(now.hessian)
-    return jnp.sum((axes.T @ now.slope) ** 2 / precision) / 2
+    return mode, factor, jnp.sum(~end.curved), end.left
 
 
 def _report(flat: ArrayLike, left: ArrayLike, size: int, num_steps: int) -> None:

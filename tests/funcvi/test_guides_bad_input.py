@@ -132,6 +132,7 @@ UNLEARNED = {"in": jnp.zeros((1, 2)), "bias": jnp.zeros(2), "out": jnp.zeros((2,
             r"of InverseAutoregressiveTransform would not be learned: pass \(params, function\)",
         ),
         (flow_of(Coupling(UNLEARNED, False)), ValueError, "of Coupling would not be learned"),
+        (flow_of(Coupling(UNLEARNED, False).inv), ValueError, "of Coupling would not be learned"),
     ],
 )
 def test_families_that_do_not_fit(family, kind, message):
