@@ -17,6 +17,3 @@ Joint: TypeAlias = dist.Distribution | Mapping[str, Any] | tuple[Any, ...] | lis
 
 #: ``loss(params, key, *args) -> scalar``.
 Loss: TypeAlias = Callable[..., jax.Array]
-
-#: ``log_density({site: constrained value}) -> scalar``.
-LogDensity: TypeAlias = Callable[[dict[str, jax.Array]], jax.Array]

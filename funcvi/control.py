@@ -101,13 +101,13 @@ def repeat(body: Callable[[T], T], times: ArrayLike, initial: T, *, max_times: i
     _at_least_one("repeat: max_times", max_times)
     last = _index("repeat: times", times, max_times)
 
-    def condition(state: tuple[jax.Array, T]) -> jax.Array:
-        return state[0] < last
-
-    def once(state: tuple[jax.Array, T]) -> tuple[jax.Array, T]:
-        return state[0] + 1, body(state[1])
-
-    return while_loop(condition, once, (jnp.zeros_like(last), initial), max_steps=max_times)[1]
+    _, final = while_loop(
+        lambda state: state[0] < last,
+        lambda state: (state[0] + 1, body(state[1])),
+        (jnp.zeros_like(last), initial),
+        max_steps=max_times,
+    )
+    return final
 
 
 def apply_first(layers: Sequence[Callable[[T], T]], depth: ArrayLike, x: T) -> T:

@@ -1,6 +1,6 @@
 """Guides: families of posteriors over the unconstrained space of a target."""
 
-from funcvi.guides.contract import Guide, Posterior, Unconstrained, check_guide, check_target
+from funcvi.guides.contract import Guide, Posterior, check_guide
 from funcvi.guides.general import guide
 from funcvi.guides.laplace import laplace
 from funcvi.guides.normals import full_rank, low_rank, mean_field
@@ -8,9 +8,7 @@ from funcvi.guides.normals import full_rank, low_rank, mean_field
 __all__ = [
     "Guide",
     "Posterior",
-    "Unconstrained",
     "check_guide",
-    "check_target",
     "full_rank",
     "guide",
     "laplace",

@@ -1,7 +1,8 @@
 """Any function of (params, inputs) as a Bayesian network: a guide over its weights."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import jax
@@ -82,18 +83,16 @@ def bayesian(
     _check_are_weights(params)
     _check_has_state(function, state)
     named, structure = flatten(params)
-    names = tuple(named)
-    chosen = set(names) if only is None else set(matching(only, names, "bayesian: only"))
+    chosen = named if only is None else matching(only, tuple(named), "bayesian: only")
     if not chosen:
         raise ValueError("bayesian: only=[] leaves no weight random; leave it out for all of them")
-    priors = _priors(prior, {n: named[n] for n in names if n in chosen})
-    made = _guide(guide, _target(priors, {n: named[n] for n in priors}), scale, rank)
+    random = {name: leaf for name, leaf in named.items() if name in chosen}
+    point = {name: leaf for name, leaf in named.items() if name not in chosen}
+    priors = _priors(prior, random)
+    made = _guide(guide, _target(priors, random), scale, rank)
     start = made.init(jax.random.key(0) if key is None else key)
     return BayesianNetwork(
-        params={
-            "random": start,
-            "point": {name: leaf for name, leaf in named.items() if name not in chosen},
-        },
+        params={"random": start, "point": point},
         prior=priors,
         state=state,
         guide=made,
@@ -104,39 +103,27 @@ def bayesian(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Weights(Target):
+def _target(priors: Mapping[str, dist.Distribution], weights: Sites) -> Target:
     """The prior of the weights, with a start where they are."""
 
-    values: Sites
-
-    @property
-    def is_prior(self) -> bool:
-        return True
-
-    def start(self, key: Key, sample_shape: tuple[int, ...] = ()) -> Sites:
-        return {n: jnp.broadcast_to(w, (*sample_shape, *w.shape)) for n, w in self.values.items()}
-
-
-def _target(priors: Mapping[str, dist.Distribution], weights: Sites) -> Target:
     def log_prior(values: Sites) -> jax.Array:
         return sum((jnp.sum(p.log_prob(values[n])) for n, p in priors.items()), jnp.zeros(()))
 
     supports = {name: (constraints.real, weight.shape) for name, weight in weights.items()}
-    own = target(log_prior, supports=supports)
-    parts = {field.name: getattr(own, field.name) for field in fields(own)}
-    return _Weights(**parts, values={n: jnp.asarray(w, float) for n, w in weights.items()})
+    place = {name: jnp.asarray(weight, float) for name, weight in weights.items()}
+    return replace(target(log_prior, supports=supports), is_prior=True, place=place)
 
 
 def _guide(
     guide: GuideName | Callable[[Target], Guide], weights: Target, scale: float, rank: int
 ) -> Guide:
-    if guide == "mean_field":
-        return mean_field(weights, scale=scale)
-    if guide == "low_rank":
-        return low_rank(weights, rank=rank, scale=scale)
-    if guide == "full_rank":
-        return full_rank(weights, scale=scale)
+    makers: dict[str, Callable[..., Guide]] = {
+        "mean_field": mean_field,
+        "low_rank": partial(low_rank, rank=rank),
+        "full_rank": full_rank,
+    }
+    if isinstance(guide, str) and guide in makers:
+        return makers[guide](weights, scale=scale)
     if not callable(guide):
         raise ValueError(
             "bayesian: guide must be 'mean_field', 'low_rank', 'full_rank' or a function from a "
@@ -208,10 +195,9 @@ def _check_are_weights(params: Params) -> None:
 
 def _priors(prior: Prior, weights: Sites) -> dict[str, dist.Distribution]:
     """One for each weight, of its shape."""
-    patterns = dict(prior) if isinstance(prior, Mapping) else {"*": prior}
+    patterns = prior if isinstance(prior, Mapping) else {"*": prior}
     found = matching(patterns, tuple(weights), "bayesian: prior")
-    without = [name for name in weights if name not in found]
-    if without:
+    if without := [name for name in weights if name not in found]:
         raise ValueError(
             f"bayesian: no prior for {', '.join(map(repr, without))}; add a pattern that matches, "
             "or '*'"

@@ -14,9 +14,9 @@ from numpyro.primitives import Messenger
 
 from funcvi._types import Key
 from funcvi.constraints import bijection_for, constraint_name
-from funcvi.targets.record import Shape, Sites, Target, check_shapes, log_det_of
+from funcvi.targets.record import Sites, Target, check_shapes, log_det_of
 
-__all__ = ["Model", "from_model"]
+__all__ = ["from_model"]
 
 Model: TypeAlias = Callable[..., object]
 Message: TypeAlias = dict[str, Any]  # numpyro's own: a site of a trace
@@ -42,19 +42,6 @@ class _Constrain(Messenger):
         value = bijection(z)
         msg["value"] = value
         self.log_det = self.log_det + log_det_of(bijection, z, value)
-
-
-class _Unconstrain(Messenger):
-    """Records the unconstrained value of each latent site of a substituted model."""
-
-    def __init__(self, fn: Model, names: Mapping[str, Shape]) -> None:
-        super().__init__(fn)
-        self.names = names
-        self.z: Sites = {}
-
-    def postprocess_message(self, msg: Message) -> None:
-        if msg["type"] == "sample" and msg["name"] in self.names:
-            self.z[msg["name"]] = bijection_for(msg["fn"].support).inv(msg["value"])
 
 
 def from_model(model: Model, args: tuple[object, ...], kwargs: dict[str, object]) -> Target:
@@ -91,9 +78,9 @@ def from_model(model: Model, args: tuple[object, ...], kwargs: dict[str, object]
     def unconstrain(values: Mapping[str, ArrayLike]) -> Sites:
         check_shapes(values, value_shapes)
         latents = {n: jnp.asarray(values[n]) for n in shapes}
-        recorder = _Unconstrain(handlers.substitute(seeded, data=latents), shapes)
-        handlers.trace(recorder).get_trace(*args, **kwargs)
-        return {name: recorder.z[name] for name in shapes}
+        trace = handlers.trace(handlers.substitute(seeded, data=latents)).get_trace(*args, **kwargs)
+        supports = {name: trace[name]["fn"].support for name in shapes}
+        return {n: bijection_for(c).inv(trace[n]["value"]) for n, c in supports.items()}
 
     def log_det(z: Sites) -> Array:
         return replay(z)[0]

@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, TypeVar
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,26 +19,12 @@ from funcvi._types import Key
 from funcvi.programs import run
 from funcvi.runtime_checks import require
 
-__all__ = [
-    "Shape",
-    "Sites",
-    "Target",
-    "check_shapes",
-    "leading_shape",
-    "log_det_of",
-]
+__all__ = ["Shape", "Sites", "Target", "check_shapes", "leading_shape", "log_det_of"]
 
-T = TypeVar("T")
 Sites: TypeAlias = dict[str, Array]
 Shape: TypeAlias = tuple[int, ...]
 
 _TRIES = 100
-
-
-class LogDensityOfSites(Protocol):
-    """``log_density(z, key=None) -> scalar``."""
-
-    def __call__(self, z: Sites, key: Key | None = None, /) -> Array: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,15 +41,19 @@ class Target:
         log_det: ``(unconstrained sites) -> scalar``: log |det| of the bijections, summed.
         constrain: ``(unconstrained sites) -> values``: constrained latents and deterministic sites.
         unconstrain: ``(constrained latents) -> unconstrained sites``.
+        is_prior: whether it is a prior alone, as of a network's weights, whose loss has the data.
+        place: where its starts are; by default they are searched.
     """
 
     shapes: Mapping[str, Shape]
     value_shapes: Mapping[str, Shape]
     supports: Mapping[str, str]
-    log_density: LogDensityOfSites
+    log_density: Callable[..., Array]
     log_det: Callable[[Sites], Array]
     constrain: Callable[[Sites], Sites]
     unconstrain: Callable[[Mapping[str, ArrayLike]], Sites]
+    is_prior: bool = False
+    place: Sites | None = None
 
     @functools.cached_property
     def is_random(self) -> bool:
@@ -85,11 +75,6 @@ class Target:
                 "For the rest make the same guide over the model of all data: it takes the same "
                 "params."
             )
-
-    @property
-    def is_prior(self) -> bool:
-        """Whether it is a prior alone, as that of a network's weights, whose loss has the data."""
-        return False
 
     @property
     def size(self) -> int:
@@ -129,31 +114,39 @@ class Target:
             ValueError: none of the tries was finite (under jit a ``JaxRuntimeError`` with the same
                 message, when the program runs).
         """
-        search: Callable[[Key], tuple[Sites, Array]] = self._first_finite
-        for size in reversed(sample_shape):
-            search = _several(search, size)
-        z, finite = run(search, key)
-        return require(finite, z, _no_start)
+        if self.place is not None:
+            return {
+                n: jnp.broadcast_to(z, (*sample_shape, *z.shape)) for n, z in self.place.items()
+            }
+        search = self._first_finite
+        for _ in sample_shape:
+            search = jax.vmap(search)
+        vector, finite = run(search, jax.random.split(key, sample_shape) if sample_shape else key)
+        return require(
+            finite,
+            self.unravel(vector),
+            lambda: ValueError(
+                f"the log density or its gradient was non-finite at {_TRIES} starts around zero on "
+                "unconstrained space: check the data for NaN, and that each prior's support holds "
+                "what the likelihood needs; float64 (jax_enable_x64) helps where densities "
+                "overflow."
+            ),
+        )
 
-    def _first_finite(self, key: Key) -> tuple[Sites, Array]:
-        def draw(index: Array) -> Array:
+    def _first_finite(self, key: Key) -> tuple[Array, Array]:
+        def attempt(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            index, _, _ = state
             radius = jnp.where(index % 2 == 0, 2.0, 2.0 * 0.9**index)
             unit = jax.random.uniform(jax.random.fold_in(key, index), (self.size,), minval=-1)
-            return radius.astype(unit.dtype) * unit
-
-        def attempt(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-            vector = draw(state[0])
-            result = jax.value_and_grad(lambda v: self.log_density(self.unravel(v)))(vector)
-            finite = [jnp.all(jnp.isfinite(x)) for x in result]
-            return state[0] + 1, vector, finite[0] & finite[1]
+            vector = radius.astype(unit.dtype) * unit
+            value, slope = jax.value_and_grad(lambda v: self.log_density(self.unravel(v)))(vector)
+            return index + 1, vector, jnp.isfinite(value) & jnp.all(jnp.isfinite(slope))
 
         def searching(state: tuple[Array, Array, Array]) -> Array:
             return ~state[2] & (state[0] < _TRIES)
 
-        index = jnp.zeros((), jnp.int32)
-        state = (index, jnp.zeros_like(draw(index)), jnp.zeros((), bool))
-        _, vector, finite = jax.lax.while_loop(searching, attempt, state)
-        return self.unravel(vector), finite
+        first = jnp.zeros((), jnp.int32), jnp.zeros(self.size), jnp.zeros((), bool)
+        return jax.lax.while_loop(searching, attempt, first)[1:]
 
     def __repr__(self) -> str:
         lines = [f"Target with {len(self.shapes)} latent site(s)"]
@@ -162,21 +155,10 @@ class Target:
         return "\n".join(lines)
 
 
-def _several(function: Callable[[Key], T], count: int) -> Callable[[Key], T]:
-    return lambda key: jax.vmap(function)(jax.random.split(key, count))
-
-
-def _no_start() -> ValueError:
-    return ValueError(
-        f"the log density or its gradient was non-finite at {_TRIES} starts around zero on "
-        "unconstrained space: check the data for NaN, and that each prior's support holds what "
-        "the likelihood needs; float64 (jax_enable_x64) helps where densities overflow."
-    )
-
-
 def leading_shape(values: Mapping[str, ArrayLike], shapes: Mapping[str, Shape]) -> Shape:
     """The leading axes that all sites share in front of their own ``shapes``."""
-    _check_sites(values, shapes)
+    if missing := [name for name in shapes if name not in values]:
+        raise ValueError(f"values are missing for {missing}: give every latent site.")
     leads = {}
     for name, shape in shapes.items():
         actual = jnp.shape(values[name])
@@ -192,21 +174,15 @@ def leading_shape(values: Mapping[str, ArrayLike], shapes: Mapping[str, Shape]) 
     return next(iter(leads.values()))
 
 
-def _check_sites(values: Mapping[str, ArrayLike], shapes: Mapping[str, Shape]) -> None:
-    missing = [n for n in shapes if n not in values]
-    if missing:
-        raise ValueError(f"values are missing for {missing}: give every latent site.")
-
-
 def check_shapes(values: Mapping[str, ArrayLike], shapes: Mapping[str, Shape]) -> None:
     """Raises a ValueError unless every site is there, in its own shape."""
-    _check_sites(values, shapes)
     for name, shape in shapes.items():
-        if jnp.shape(values[name]) != shape:
+        if name in values and jnp.shape(values[name]) != shape:
             raise ValueError(
                 f"site {name!r} must have shape {shape}, got {jnp.shape(values[name])}: jax.vmap "
                 "over draws."
             )
+    leading_shape(values, shapes)
 
 
 def log_det_of(bijection: transforms.Transform, z: Array, x: Array) -> Array:
