@@ -1,12 +1,13 @@
 """What XLA does slowly inside its loops."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
-from jax.extend.core import jaxprs_in_params
+from jax import lax
+from jax.extend.core import Primitive, jaxprs_in_params
 
-__all__ = ["convolves", "slow_in_loops"]
+__all__ = ["contains", "slow_in_loops"]
 
 
 def slow_in_loops(trace: Callable[[], Any]) -> bool:
@@ -15,13 +16,13 @@ def slow_in_loops(trace: Callable[[], Any]) -> bool:
     On CPU XLA has fast convolutions only outside loops; inside them they take some fifty
     times as long. On other devices nothing is traced.
     """
-    return jax.default_backend() == "cpu" and convolves(trace())
+    return jax.default_backend() == "cpu" and contains(trace(), [lax.conv_general_dilated_p])
 
 
-def convolves(jaxpr: Any) -> bool:
-    """Whether any of its equations is a convolution, at any depth."""
+def contains(jaxpr: Any, primitives: Collection[Primitive]) -> bool:
+    """Whether any of its equations, at any depth, is of one of these."""
     return any(
-        equation.primitive.name == "conv_general_dilated"
-        or any(map(convolves, jaxprs_in_params(equation.params)))
+        equation.primitive in primitives
+        or any(contains(inner, primitives) for inner in jaxprs_in_params(equation.params))
         for equation in jaxpr.eqns
     )

@@ -5,10 +5,11 @@ a row's entries owe to columns of the weight of their own, and for other rows; p
 usual approximation. Any other axis that the product carries along would share the weight.
 """
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from typing import TypeAlias
 
-import numpy as np
 from jax import lax
 from jax.extend import core
 
@@ -20,6 +21,7 @@ __all__ = [
     "carries_others",
     "joined",
     "plain_axes",
+    "shape_of",
     "weight_axes",
 ]
 
@@ -60,10 +62,7 @@ def weight_axes(axes: Axes, weight: int) -> list[int]:
 
 def joined(values: Sequence[Axes]) -> Axes:
     """Of a value made of these entry by entry, all of one shape."""
-    first, *others = values
-    for other in others:
-        first = tuple(_both(a, b) for a, b in zip(first, other, strict=True))
-    return first
+    return tuple(reduce(_both, each) for each in zip(*values, strict=True))
 
 
 def carries_others(equation: core.JaxprEqn, place: int, axes: Axes) -> bool:
@@ -80,61 +79,51 @@ def carries_others(equation: core.JaxprEqn, place: int, axes: Axes) -> bool:
 
 
 def _places(axes: Axes, which: Iterable[int]) -> list[int]:
-    found = []
-    for i in which:
-        for what, _ in axes[i]:
-            found += [place for place in what if place >= 0] or [_MADE]
-    return found
+    parts = [[p for p in what if p >= 0] or [_MADE] for i in which for what, _ in axes[i]]
+    return [place for part in parts for place in part]
+
+
+def shape_of(v: core.Var | core.Literal) -> tuple[int, ...]:
+    """Of what is no array, as a token, none."""
+    return tuple(getattr(v.aval, "shape", ()))
 
 
 def axes_after(equation: core.JaxprEqn, operands: Sequence[Axes]) -> list[Axes]:
     """The axes of the results of an operation that runs no jaxpr."""
-    shapes = [tuple(getattr(v.aval, "shape", ())) for v in equation.outvars]
-    return [_after(equation, operands, shape) for shape in shapes]
+    return [_after(equation, operands, shape_of(v)) for v in equation.outvars]
 
 
 def _after(equation: core.JaxprEqn, operands: Sequence[Axes], shape: tuple[int, ...]) -> Axes:
     primitive, params = equation.primitive, equation.params
-    before = [tuple(getattr(v.aval, "shape", ())) for v in equation.invars]
+    before = [shape_of(v) for v in equation.invars]
     plain = plain_axes(shape)
     if primitive is lax.transpose_p:
         return tuple(operands[0][i] for i in params["permutation"])
     if primitive is lax.reshape_p:
         return _reshaped(operands[0], shape)
     if primitive is lax.broadcast_in_dim_p:
-        places = {place: i for i, place in enumerate(params["broadcast_dimensions"])}
-        return tuple(
-            operands[0][places[i]] if i in places and before[0][places[i]] == n else plain[i]
-            for i, n in enumerate(shape)
-        )
+        return _placed(dict(zip(params["broadcast_dimensions"], operands[0], strict=True)), shape)
     if primitive is lax.squeeze_p:
         return _without(operands[0], params["dimensions"])
     if primitive.name.startswith(("reduce_", "arg")) and "axes" in params:
         return _without(operands[0], params["axes"])
     if primitive is lax.dot_general_p:
         contracted, shared = params["dimension_numbers"]
-        kept = [
-            _without(_of_inputs(o), (*contracted[i], *shared[i])) for i, o in enumerate(operands)
-        ]
+        kept = [_without(o, (*contracted[i], *shared[i])) for i, o in enumerate(operands)]
         common = joined([tuple(o[j] for j in shared[i]) for i, o in enumerate(operands)])
-        return (*_of_inputs(common), *kept[0], *kept[1])
+        return _of_inputs((*common, *kept[0], *kept[1]))
     if primitive is lax.conv_general_dilated_p:
-        spec, out = params["dimension_numbers"].lhs_spec, params["dimension_numbers"].out_spec
-        into = {o: i for i, o in zip(spec, out, strict=True) if i != spec[1]}
-        image = _of_inputs(operands[0])
-        return tuple(
-            _resized(image[into[i]], n) if i in into else plain[i] for i, n in enumerate(shape)
-        )
+        image, numbers = _of_inputs(operands[0]), params["dimension_numbers"]
+        pairs = [*zip(numbers.lhs_spec, numbers.out_spec, strict=True)]
+        return _placed({o: image[i] for i, o in (pairs[0], *pairs[2:])}, shape)
     if primitive is lax.gather_p:
-        return _gathered(params, operands, before, shape)
+        return _gathered(params["dimension_numbers"], operands[0], operands[1], shape)
     if primitive is lax.concatenate_p:
         along = params["dimension"]
         result = list(joined([_without(o, [along]) for o in operands]))
         parts = [_merged(o[along]) for o in operands]
-        again = sum(_ROW in part for part in parts) > 1  # the rows once more
-        result.insert(
-            along, _axis(frozenset().union(*parts, [_MADE] if again else []), shape[along])
-        )
+        again = [_MADE] if sum(_ROW in part for part in parts) > 1 else []  # the rows once more
+        result.insert(along, _axis(frozenset().union(*parts, again), shape[along]))
         return tuple(result)
     if primitive.name == "tile":
         longer = [n != m for n, m in zip(before[0], shape, strict=True)]
@@ -149,38 +138,24 @@ def _after(equation: core.JaxprEqn, operands: Sequence[Axes], shape: tuple[int, 
         named = [(o, s) for o, s in named if o is not operands[1] or s != before[1]]
     if any(len(s) != len(shape) for _, s in named) or "solve" in primitive.name:
         return tuple(_axis(_UNKNOWN, n) for n in shape)
-    return joined(
-        [
-            plain,
-            *(tuple(_resized(axis, n) for axis, n in zip(o, shape, strict=True)) for o, _ in named),
-        ]
-    )
+    return joined([plain, *(tuple(map(_resized, o, shape)) for o, _ in named)])
 
 
 def _gathered(
-    params: dict[str, object],
-    operands: Sequence[Axes],
-    before: Sequence[tuple[int, ...]],
-    shape: tuple[int, ...],
+    numbers: lax.GatherDimensionNumbers, array: Axes, indices: Axes, shape: tuple[int, ...]
 ) -> Axes:
     """Axes of windows are the array's, the others those of the indices."""
-    numbers = params["dimension_numbers"]
-    assert isinstance(numbers, lax.GatherDimensionNumbers)
-    array, indices = operands
-    gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
-    windows = iter([i for i in range(len(array)) if i not in gone])
-    chosen = frozenset().union(*(_places_of(array[i]) for i in numbers.collapsed_slice_dims))
-    places = iter(range(len(indices) - 1))
-    partners = dict(
-        zip(numbers.start_indices_batching_dims, numbers.operand_batching_dims, strict=True)
-    )
+    collapsed, shared = numbers.collapsed_slice_dims, numbers.operand_batching_dims
+    windows = iter(_without(array, (*collapsed, *shared)))
+    places = iter(enumerate(indices))
+    partners = dict(zip(numbers.start_indices_batching_dims, shared, strict=True))
+    chosen = frozenset().union(*(_places_of(array[i]) for i in collapsed))
     result = []
     for i, n in enumerate(shape):
         if i in numbers.offset_dims:
-            result.append(_resized(array[next(windows)], n))
+            result.append(_resized(next(windows), n))
             continue
-        place = next(places)
-        axis = indices[place]
+        place, axis = next(places)
         if place in partners:
             axis = _both(axis, array[partners[place]])
         elif any(what >= 0 for what in chosen):  # any row or position, any number of times
@@ -235,8 +210,13 @@ def _merged(axis: tuple[Factor, ...]) -> frozenset[int]:
     return frozenset().union(*(what or frozenset([_MADE]) for what, _ in axis))
 
 
+def _placed(axes: Mapping[int, tuple[Factor, ...]], shape: Sequence[int]) -> Axes:
+    """These axes at their places, among others that the function made."""
+    return tuple(_resized(axes.get(i, ()), n) for i, n in enumerate(shape))
+
+
 def _resized(axis: tuple[Factor, ...], size: int) -> tuple[Factor, ...]:
-    if np.prod([n for _, n in axis], dtype=int) == size:
+    if math.prod(n for _, n in axis) == size:
         return axis
     return _axis(_merged(axis) if _places_of(axis) else frozenset(), size)
 
@@ -248,7 +228,7 @@ def _both(one: tuple[Factor, ...], other: tuple[Factor, ...]) -> tuple[Factor, .
     if not _places_of(other):
         return one
     if [n for _, n in one] != [n for _, n in other]:
-        size = int(np.prod([n for _, n in one], dtype=int))
+        size = math.prod(n for _, n in one)
         one, other = _axis(_merged(one), size), _axis(_merged(other), size)
     return tuple((_first(a, b), n) for (a, n), (b, _) in zip(one, other, strict=True))
 

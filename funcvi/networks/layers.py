@@ -6,6 +6,7 @@ Read off the function's jaxpr, so any function will do: through ``jit``, ``jax.c
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import Literal, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jax.core import ShapedArray
 from jax.extend import core
 from jax.extend.core import primitives
 
+from funcvi.loops import contains
 from funcvi.networks.axes import (
     Axes,
     axes_after,
@@ -22,10 +24,11 @@ from funcvi.networks.axes import (
     carries_others,
     joined,
     plain_axes,
+    shape_of,
     weight_axes,
 )
 
-__all__ = ["CALLS", "LINEAR", "MOVING", "PRODUCTS", "SLICING", "Layer", "called", "survey"]
+__all__ = ["CALLS", "PRODUCTS", "SLICING", "Layer", "called", "survey"]
 
 PRODUCTS = (lax.dot_general_p, lax.conv_general_dilated_p)
 """Linear in each operand: what a Gaussian weight gives is Gaussian, given the other operand."""
@@ -114,7 +117,7 @@ class _Survey:
 
     def walk(self, jaxpr: core.Jaxpr, arguments: Sequence[_Value]) -> list[_Value]:
         """The values of the jaxpr's outputs."""
-        values = {v: _Value(plain_axes(_shape(v))) for v in jaxpr.constvars}
+        values = {v: _Value(plain_axes(shape_of(v))) for v in jaxpr.constvars}
         readers: dict[core.Var, list[core.JaxprEqn | None]] = {}
         for equation in (*jaxpr.eqns, None):
             for v in jaxpr.outvars if equation is None else equation.invars:
@@ -122,7 +125,7 @@ class _Survey:
                     readers.setdefault(v, []).append(equation)
 
         def read(v: core.Var | core.Literal) -> _Value:
-            return _Value(plain_axes(_shape(v))) if isinstance(v, core.Literal) else values[v]
+            return _Value(plain_axes(shape_of(v))) if isinstance(v, core.Literal) else values[v]
 
         def write(variables: Sequence[core.Var], results: Sequence[_Value]) -> None:
             for v, value in zip(variables, results, strict=True):
@@ -165,7 +168,8 @@ class _Survey:
         kept = _entries(equation, operands)
         if kept is None:
             self._stop(operands, f"is used by {primitive}")
-            if primitive in SOLVES or any(map(_multiplies, core.jaxprs_in_params(params))):
+            inner = core.jaxprs_in_params(params)
+            if primitive in SOLVES or any(contains(j, (*PRODUCTS, *SOLVES)) for j in inner):
                 self.products.update(*(value.weights for value in operands))
         result = replace(_join(operands), entries=kept)
         if result.inputs and primitive in (lax.mul_p, lax.div_p):
@@ -209,8 +213,8 @@ class _Survey:
         start = self._stop(operands[fixed : fixed + carried], "is carried through a scan")
         body = equation.params["jaxpr"].jaxpr
         xs = operands[fixed + carried :]
-        lead = plain_axes([equation.params["length"]])
-        lead = joined([lead, *(x.axes[:1] for x in xs if x.inputs)])
+        steps = plain_axes([equation.params["length"]])
+        lead = joined([steps, *(x.axes[:1] for x in xs if x.inputs)])
         slices = [replace(x, axes=x.axes[1:]) for x in xs]
         carry, rest = self._loop(body, constants, start, slices)
         rest = [replace(value, axes=(*lead, *value.axes)) for value in rest]
@@ -220,12 +224,10 @@ class _Survey:
         self, body: core.Jaxpr, constants: list[_Value], carry: list[_Value], xs: list[_Value]
     ) -> tuple[list[_Value], list[_Value]]:
         """What is carried after any number of steps, and the other outputs of a step."""
-        while True:
-            outputs = _Survey().walk(body, [*constants, *carry, *xs])
-            after = [_join(pair) for pair in zip(carry, outputs[: len(carry)], strict=True)]
-            if after == carry:
-                break
-            carry = after
+        before: list[_Value] = []
+        while carry != before:
+            before, outputs = carry, _Survey().walk(body, [*constants, *carry, *xs])
+            carry = [_join(pair) for pair in zip(before, outputs[: len(before)], strict=True)]
         outputs = self.walk(body, [*constants, *carry, *xs])
         self._stop(outputs[: len(carry)], "is carried through a loop")
         return carry, outputs[len(carry) :]
@@ -239,34 +241,31 @@ class _Survey:
 
 
 def survey(
-    jaxpr: core.Jaxpr, is_weight: Sequence[bool | None], has_rows: range
+    jaxpr: core.Jaxpr, weights: Sequence[int], inputs: range, has_rows: range
 ) -> dict[int, Layer]:
-    """For each argument that is a weight, how it enters; the other arguments are the inputs.
+    """For each argument that is a weight, how it enters.
 
     Args:
         jaxpr: of the function.
-        is_weight: for each argument: a weight, an input, or (None) neither.
+        weights: which arguments are weights.
+        inputs: which are inputs.
         has_rows: the arguments whose first axis is the batch, if it has the length of the first's.
     """
-    lengths = [_shape(jaxpr.invars[i])[0] for i in has_rows if _shape(jaxpr.invars[i])]
-    num_rows = lengths[0] if lengths else None
+    shapes = [shape_of(v) for v in jaxpr.invars]
+    num_rows = next((shapes[i][0] for i in has_rows if shapes[i]), None)
     walked = _Survey()
     arguments = []
-    for i, (v, weight) in enumerate(zip(jaxpr.invars, is_weight, strict=True)):
-        shape, dtype = _shape(v), _shaped(v).dtype
-        if weight:
-            axes = axes_of_weight(shape, i)
-            arguments.append(_Value(axes, weights=frozenset([i]), entries=i))
-        elif num_rows is not None and i in has_rows and shape[:1] == (num_rows,):
-            is_index = not jnp.issubdtype(dtype, jnp.inexact)
+    for i, (v, shape) in enumerate(zip(jaxpr.invars, shapes, strict=True)):
+        if i in weights:
+            arguments.append(_Value(axes_of_weight(shape, i), weights=frozenset([i]), entries=i))
+        elif i in has_rows and shape[:1] == (num_rows,):
+            is_index = not jnp.issubdtype(_shaped(v).dtype, jnp.inexact)
             arguments.append(_Value(axes_of_input(shape, is_index), inputs=True))
         else:
-            arguments.append(_Value(plain_axes(shape), inputs=weight is False))
+            arguments.append(_Value(plain_axes(shape), inputs=i in inputs))
     walked._stop(walked.walk(jaxpr, arguments), "is returned")
     found = {}
-    for i, weight in enumerate(is_weight):
-        if not weight:
-            continue
+    for i in weights:
         if i not in walked.products:
             found[i] = Layer("plain", "enters no product")
         elif i in walked.obstacles:
@@ -303,15 +302,13 @@ def _entries(equation: core.JaxprEqn, operands: list[_Value]) -> int | None:
     weight = operands[place].entries
     before, after = _shaped(equation.invars[place]), _shaped(equation.outvars[0])
     others = operands[:place] + operands[place + 1 :]
-    if not jnp.issubdtype(after.dtype, jnp.floating):
-        return None
-    if equation.primitive in MOVING:
-        return weight if after.size <= before.size else None
-    if equation.primitive not in LINEAR or after.shape != before.shape:
-        return None
-    if equation.primitive is lax.div_p and place == 1:
-        return None
-    return None if any(o.inputs or weight in o.weights for o in others) else weight
+    moves = equation.primitive in MOVING and after.size <= before.size
+    scales = equation.primitive in LINEAR and after.shape == before.shape
+    if (equation.primitive is lax.div_p and place == 1) or any(
+        o.inputs or weight in o.weights for o in others
+    ):
+        scales = False
+    return weight if (moves or scales) and jnp.issubdtype(after.dtype, jnp.floating) else None
 
 
 def _shaped(v: core.Var | core.Literal) -> ShapedArray:
@@ -329,29 +326,11 @@ def _summed(equation: core.JaxprEqn, rank: int) -> list[int]:
     return list(params["axes"]) if "axes" in params else [params["axis"]]
 
 
-def _shape(v: core.Var | core.Literal) -> tuple[int, ...]:
-    return tuple(getattr(v.aval, "shape", ()))
-
-
 def _disjoint(uses: list[core.JaxprEqn | None]) -> bool:
     """Whether all are slices that have no entry in common."""
-    boxes = []
-    for equation in uses:
-        if equation is None or equation.primitive is not lax.slice_p:
-            return False
-        start, stop = equation.params["start_indices"], equation.params["limit_indices"]
-        boxes.append(list(zip(start, stop, strict=True)))
-    return all(
+    slices = [e.params for e in uses if e is not None and e.primitive is lax.slice_p]
+    boxes = [list(zip(p["start_indices"], p["limit_indices"], strict=True)) for p in slices]
+    return len(boxes) == len(uses) and all(
         any(a[1] <= b[0] or b[1] <= a[0] for a, b in zip(one, other, strict=True))
-        for i, one in enumerate(boxes)
-        for other in boxes[:i]
-    )
-
-
-def _multiplies(jaxpr: core.Jaxpr) -> bool:
-    """Whether it has a product at any depth."""
-    return any(
-        equation.primitive in (*PRODUCTS, *SOLVES)
-        or any(map(_multiplies, core.jaxprs_in_params(equation.params)))
-        for equation in jaxpr.eqns
+        for one, other in combinations(boxes, 2)
     )

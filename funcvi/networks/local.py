@@ -6,7 +6,7 @@ lower variance. :mod:`funcvi.networks.layers` says which weights these are.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
@@ -17,7 +17,7 @@ from jax.extend import core
 from jax.extend.core import primitives
 
 from funcvi._types import Key, Params
-from funcvi.networks.layers import CALLS, LINEAR, PRODUCTS, SLICING, Layer, called, survey
+from funcvi.networks.layers import CALLS, PRODUCTS, SLICING, Layer, called, survey
 from funcvi.networks.names import dotted, matching
 from funcvi.sampling.noise import normal
 
@@ -38,6 +38,7 @@ def check_estimator(estimator: str) -> None:
         raise ValueError(f"estimator must be 'plain', 'local' or 'flipout', got {estimator!r}")
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Gaussian:
     """Independent Gaussian entries: ``loc`` and ``scale`` of the same shape and dtype."""
@@ -45,8 +46,13 @@ class Gaussian:
     loc: jax.Array
     scale: jax.Array
 
+    def astype(self, dtype: jnp.dtype) -> "Gaussian":
+        """The same in another dtype."""
+        return Gaussian(self.loc.astype(dtype), self.scale.astype(dtype))
 
-jax.tree_util.register_dataclass(Gaussian, ["loc", "scale"], [])
+    def draw(self, key: Key) -> jax.Array:
+        """All entries at once."""
+        return self.loc + _noise(self.scale, key)
 
 
 def apply_random(
@@ -87,10 +93,9 @@ def apply_random(
     keys = iter(jax.random.split(key, max(len(random), 1)))
     listed = matching(plain, [names[i] for i in random], "plain")
     if estimator == "plain":
-        draws = [_draw(x, next(keys)) if isinstance(x, Gaussian) else x for x in leaves]
+        draws = [x.draw(next(keys)) if isinstance(x, Gaussian) else x for x in leaves]
         return function(jax.tree.unflatten(structure, draws), *inputs)
-    traced, result = _trace(function, leaves, structure, inputs)
-    layers = _survey(traced, leaves, random, inputs)
+    traced, result, layers = _surveyed(function, leaves, structure, random, inputs)
     refused = [i for i in random if layers[i].kind == "refused" and names[i] not in listed]
     if refused:
         said = "; ".join(f"'{names[i]}' {layers[i].why}" for i in refused[:8])
@@ -98,16 +103,13 @@ def apply_random(
             f"estimator={estimator!r} cannot move the noise of some weights: {said}. List them in "
             f"plain={[names[i] for i in refused[:8]]}, to draw each once for the whole batch."
         )
-    arguments: list[_Value] = []
-    for i, leaf in enumerate(leaves):
-        if not isinstance(leaf, Gaussian):
-            arguments.append(leaf)
-        elif layers[i].kind == "local" and names[i] not in listed:
-            arguments.append(_Weight(leaf.loc, leaf.scale, next(keys), estimator))
-        else:
-            arguments.append(_draw(leaf, next(keys)))
-    outputs = _evaluate(traced, [*arguments, *jax.tree.leaves(inputs)])
-    output: T = jax.tree.unflatten(result, outputs)
+    for i in random:
+        weight, key = leaves[i], next(keys)
+        is_local = layers[i].kind == "local" and names[i] not in listed
+        leaves[i] = (
+            _Weight(weight.loc, weight.scale, key, estimator) if is_local else weight.draw(key)
+        )
+    output: T = jax.tree.unflatten(result, _evaluate(traced, [*leaves, *jax.tree.leaves(inputs)]))
     return output
 
 
@@ -118,10 +120,11 @@ def layers_of(
     leaves, names, structure = _leaves(weights)
     random = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Gaussian)]
     chosen = random or list(range(len(leaves)))
-    traced, _ = _trace(function, leaves, structure, inputs)
-    return {names[i]: layer for i, layer in _survey(traced, leaves, chosen, inputs).items()}
+    _, _, layers = _surveyed(function, leaves, structure, chosen, inputs)
+    return {names[i]: layer for i, layer in layers.items()}
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class _Weight:
     """A weight on its way to its product."""
@@ -129,25 +132,17 @@ class _Weight:
     loc: jax.Array
     scale: jax.Array
     key: Key
-    estimator: Estimator
+    estimator: Estimator = field(metadata={"static": True})
 
 
-jax.tree_util.register_dataclass(_Weight, ["loc", "scale", "key"], ["estimator"])
-
-_Value: TypeAlias = jax.Array | _Weight
-_Values: TypeAlias = list[_Value]
-_Leaf: TypeAlias = jax.Array | Gaussian
+_Values: TypeAlias = list[Any]  # arrays, and _Weights among them
 
 
-def _leaves(weights: Params) -> tuple[list[_Leaf], list[str], jax.tree_util.PyTreeDef]:
+def _leaves(weights: Params) -> tuple[list[Any], list[str], jax.tree_util.PyTreeDef]:
     paths, structure = jax.tree_util.tree_flatten_with_path(
         weights, is_leaf=lambda x: isinstance(x, Gaussian)
     )
     return [leaf for _, leaf in paths], [dotted(path) for path, _ in paths], structure
-
-
-def _draw(weight: Gaussian, key: Key) -> jax.Array:
-    return weight.loc + _noise(weight.scale, key)
 
 
 def _noise(scale: jax.Array, key: Key) -> jax.Array:
@@ -155,51 +150,44 @@ def _noise(scale: jax.Array, key: Key) -> jax.Array:
     return (scale * normal(key, scale.shape, scale.dtype)).astype(scale.dtype)
 
 
-def _trace(
+def _surveyed(
     function: Callable[..., object],
-    leaves: list[_Leaf],
+    leaves: list[Any],
     structure: jax.tree_util.PyTreeDef,
+    chosen: list[int],
     inputs: tuple[object, ...],
-) -> tuple[core.ClosedJaxpr, jax.tree_util.PyTreeDef]:
-    """The function's jaxpr, in which each weight is one input, and the structure of its result."""
+) -> tuple[core.ClosedJaxpr, jax.tree_util.PyTreeDef, dict[int, Layer]]:
+    """The function's jaxpr of leaves and inputs, its result's structure, the chosen's layers."""
     means = [x.loc if isinstance(x, Gaussian) else x for x in leaves]
 
     def flat(means: list[jax.Array], *inputs: object) -> object:
         return function(jax.tree.unflatten(structure, means), *inputs)
 
     traced, shapes = jax.make_jaxpr(flat, return_shape=True)(means, *inputs)
-    return traced, jax.tree.structure(shapes)
-
-
-def _survey(
-    traced: core.ClosedJaxpr, leaves: list[_Leaf], chosen: list[int], inputs: tuple[object, ...]
-) -> Mapping[int, Layer]:
-    weights: list[bool | None] = [True if i in chosen else None for i in range(len(leaves))]
-    has_rows = range(len(leaves), len(leaves) + len(jax.tree.leaves(inputs[:1])))
-    return survey(traced.jaxpr, weights + [False] * len(jax.tree.leaves(inputs)), has_rows)
+    first = len(leaves)
+    has_rows = range(first, first + len(jax.tree.leaves(inputs[:1])))
+    layers = survey(traced.jaxpr, chosen, range(first, len(traced.jaxpr.invars)), has_rows)
+    return traced, jax.tree.structure(shapes), layers
 
 
 def _evaluate(closed: core.ClosedJaxpr, arguments: _Values) -> _Values:
     """The jaxpr's outputs; ``_Weight``s travel until a product takes them."""
-    jaxpr, values = closed.jaxpr, dict[core.Var, _Value]()
+    jaxpr, values = closed.jaxpr, dict[core.Var, Any]()
 
-    def read(v: core.Var | core.Literal) -> _Value:
+    def read(v: core.Var | core.Literal) -> Any:
         return v.val if isinstance(v, core.Literal) else values[v]
 
     values.update(zip(jaxpr.constvars, closed.consts, strict=True))
     values.update(zip(jaxpr.invars, arguments, strict=True))
     for position, equation in enumerate(jaxpr.eqns):
         operands = [read(v) for v in equation.invars]
-        out: Sequence[_Value]
-        if any(isinstance(x, _Weight) for x in operands):
-            out = _apply(equation, operands, position)
-        else:
-            out = _bind(equation, operands)
+        has_weight = any(isinstance(x, _Weight) for x in operands)
+        out = _apply(equation, operands, position) if has_weight else _bind(equation, operands)
         values.update(zip(equation.outvars, out, strict=True))
     return [read(v) for v in jaxpr.outvars]
 
 
-def _bind(equation: core.JaxprEqn, operands: Sequence[_Value]) -> list[jax.Array]:
+def _bind(equation: core.JaxprEqn, operands: _Values) -> _Values:
     params = equation.primitive.get_bind_params(equation.params)
     out = equation.primitive.bind(*operands, **params)
     return list(out) if equation.primitive.multiple_results else [out]
@@ -227,24 +215,21 @@ def _apply(equation: core.JaxprEqn, operands: _Values, position: int) -> _Values
         return _bind(equation, [*operands[:place], x, *operands[place + 1 :]])
 
     locs = moved(weight.loc)
-    if primitive in LINEAR:
-        scales = [weight.scale]
-        if primitive in (lax.mul_p, lax.div_p):
-            scales = [jnp.abs(x) for x in moved(weight.scale)]
-        return [replace(weight, loc=locs[0], scale=scales[0])]
+    shifts = primitive in (lax.add_p, lax.sub_p, lax.neg_p)
+    scales = [weight.scale] if shifts else moved(weight.scale)
+    if primitive in (lax.mul_p, lax.div_p):
+        scales = [jnp.abs(x) for x in scales]
     keys = [weight.key]
     if primitive in SLICING:
         keys = list(jax.random.split(jax.random.fold_in(weight.key, position), len(locs)))
-    return [
-        _Weight(loc, scale, key, weight.estimator)
-        for loc, scale, key in zip(locs, moved(weight.scale), keys, strict=True)
-    ]
+    parts = zip(locs, scales, keys, strict=True)
+    return [_Weight(loc, scale, key, weight.estimator) for loc, scale, key in parts]
 
 
 def _find(operands: _Values) -> tuple[int, _Weight]:
     """The one weight of these, and its place."""
-    ((place, weight),) = ((i, x) for i, x in enumerate(operands) if isinstance(x, _Weight))
-    return place, weight
+    (found,) = ((i, x) for i, x in enumerate(operands) if isinstance(x, _Weight))
+    return found
 
 
 def _scan(params: Mapping[str, Any], operands: _Values) -> _Values:
@@ -269,7 +254,6 @@ def _product(equation: core.JaxprEqn, operands: _Values) -> jax.Array:
     """The layer's output: the product is linear in the weight, so it does moments too."""
     place, weight = _find(operands)
     x = operands[1 - place]
-    assert not isinstance(x, _Weight)  # a weight meets the inputs, or is not local
 
     def product(x: jax.Array, w: jax.Array) -> jax.Array:
         return _bind(equation, [w, x] if place == 0 else [x, w])[0]
@@ -282,22 +266,13 @@ def _product(equation: core.JaxprEqn, operands: _Values) -> jax.Array:
         return center + _noise(spread, weight.key)
     noise, before, after = jax.random.split(weight.key, 3)
     deviation = _noise(weight.scale, noise)
-    shapes = _sign_shapes(equation, x, center)
-    flipped = x * jax.random.rademacher(before, shapes[0], x.dtype)
-    signs = jax.random.rademacher(after, shapes[1], center.dtype)
-    return center + product(flipped, deviation) * signs
+    numbers = equation.params["dimension_numbers"]
+    specs = [getattr(numbers, name, None) for name in ("lhs_spec", "out_spec")]
+    flipped = x * _signs(before, x, specs[0])
+    return center + product(flipped, deviation) * _signs(after, center, specs[1])
 
 
-_Shape: TypeAlias = tuple[int, ...]
-
-
-def _sign_shapes(equation: core.JaxprEqn, x: jax.Array, out: jax.Array) -> tuple[_Shape, _Shape]:
-    """Shapes of the signs: a product's rows each have theirs, a convolution's examples do."""
-    if equation.primitive is lax.dot_general_p:
-        return x.shape, out.shape
-    numbers: lax.ConvDimensionNumbers = equation.params["dimension_numbers"]
-
-    def keep(shape: _Shape, axes: Sequence[int]) -> _Shape:
-        return tuple(n if i in axes[:2] else 1 for i, n in enumerate(shape))
-
-    return keep(x.shape, numbers.lhs_spec), keep(out.shape, numbers.out_spec)
+def _signs(key: Key, x: jax.Array, spec: Sequence[int] | None) -> jax.Array:
+    """Each entry its own; of a convolution (which has a spec), each channel of an example."""
+    shape = x.shape if spec is None else [n if i in spec[:2] else 1 for i, n in enumerate(x.shape)]
+    return jax.random.rademacher(key, shape, x.dtype)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.typing import ArrayLike
@@ -11,16 +10,7 @@ from funcvi._types import Params
 from funcvi.families import Family
 from funcvi.guides import Posterior
 
-__all__ = ["from_mu_log_sigma", "to_mu_log_sigma"]
-
-
-def to_mu_log_sigma(posterior: Posterior, point: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """Flat arrays of the marginals, and the weights that are not random as they are."""
-    arrays = dict(point)
-    for name, q in posterior.marginals().items():
-        arrays[f"{name}_mu"] = jnp.broadcast_to(q.loc, q.batch_shape)
-        arrays[f"{name}_log_sigma"] = jnp.log(jnp.broadcast_to(q.scale, q.batch_shape))
-    return arrays
+__all__ = ["from_mu_log_sigma"]
 
 
 def from_mu_log_sigma(
@@ -33,8 +23,7 @@ def from_mu_log_sigma(
         TypeError: the marginals of this guide are not normal.
     """
     random = tuple(start.target.shapes)
-    expected = [f"{name}{end}" for name in random for end in ("_mu", "_log_sigma")]
-    expected += point
+    expected = [*(f"{name}{end}" for name in random for end in ("_mu", "_log_sigma")), *point]
     missing = [f"'{n}' is missing" for n in expected if n not in arrays]
     unknown = [f"'{n}' is unknown" for n in arrays if n not in expected]
     if missing or unknown:
@@ -52,8 +41,7 @@ def from_mu_log_sigma(
     elif isinstance(start.unconstrained, dist.LowRankMultivariateNormal):
         # A factor of zero would have a gradient of zero.
         spread, factor = ravel(scale), start.unconstrained.cov_factor
-        factor = 0.1 * factor / jnp.linalg.norm(factor, axis=1, keepdims=True)
-        factor = spread[:, None] * factor
+        factor = 0.1 * spread[:, None] * factor / jnp.linalg.norm(factor, axis=1, keepdims=True)
         q = dist.LowRankMultivariateNormal(ravel(loc), factor, 0.99 * spread**2)
     else:
         q = dist.MultivariateNormal(ravel(loc), scale_tril=jnp.diag(ravel(scale)))

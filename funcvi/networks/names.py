@@ -1,6 +1,6 @@
 """Weights by name: dotted paths of a pytree, and patterns over them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 import jax
@@ -9,7 +9,7 @@ import numpy as np
 
 from funcvi._types import Params
 
-__all__ = ["dotted", "flatten", "matching", "unflatten"]
+__all__ = ["dotted", "flatten", "matching"]
 
 
 def dotted(path: tuple[jax.tree_util.KeyEntry, ...]) -> str:
@@ -18,7 +18,7 @@ def dotted(path: tuple[jax.tree_util.KeyEntry, ...]) -> str:
 
 
 def flatten(params: Params) -> tuple[dict[str, jax.Array], jax.tree_util.PyTreeDef]:
-    """The leaves by dotted name, and the structure that :func:`unflatten` takes.
+    """The leaves by dotted name, and the structure of the pytree.
 
     Raises:
         TypeError: a leaf is no array of floating-point numbers.
@@ -43,13 +43,6 @@ def flatten(params: Params) -> tuple[dict[str, jax.Array], jax.tree_util.PyTreeD
                 "arrays. Close over what is not a weight, or pass it as an input."
             )
     return named, structure
-
-
-def unflatten(
-    structure: jax.tree_util.PyTreeDef, names: Sequence[str], named: Mapping[str, object]
-) -> Params:
-    """The pytree with the leaves ``named``, in the order of ``names``."""
-    return jax.tree.unflatten(structure, [named[name] for name in names])
 
 
 def matching(patterns: Iterable[str], names: Sequence[str], what: str) -> dict[str, str]:

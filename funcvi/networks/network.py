@@ -17,8 +17,7 @@ from funcvi.guides import Guide, Posterior
 from funcvi.loops import slow_in_loops
 from funcvi.networks.layers import Layer
 from funcvi.networks.local import Estimator, Gaussian, apply_random, check_estimator, layers_of
-from funcvi.networks.mu_log_sigma import from_mu_log_sigma, to_mu_log_sigma
-from funcvi.networks.names import unflatten
+from funcvi.networks.mu_log_sigma import from_mu_log_sigma
 from funcvi.objectives.kl import kl
 
 __all__ = ["BayesianNetwork", "layers_found"]
@@ -227,8 +226,9 @@ class BayesianNetwork:
                 "negative_elbo: data_size must be the number of rows of all data, got "
                 f"{data_size!r}"
             )
-        default: Estimator = "local" if self._independent else "plain"
-        chosen = default if estimator is None else estimator
+        chosen = estimator
+        if chosen is None:
+            chosen = "local" if self._independent else "plain"
         check_estimator(chosen)
 
         def one(
@@ -270,7 +270,11 @@ class BayesianNetwork:
 
         ``fc.weight_mu`` and ``fc.weight_log_sigma``; weights that are not random have their own.
         """
-        return to_mu_log_sigma(self.posterior(params), params["point"])
+        arrays = dict(params["point"])
+        for name, q in self.marginals(params).items():
+            arrays[f"{name}_mu"], scale = jnp.broadcast_arrays(q.loc, q.scale)
+            arrays[f"{name}_log_sigma"] = jnp.log(scale)
+        return arrays
 
     def from_mu_log_sigma(self, arrays: Mapping[str, ArrayLike]) -> Params:
         """Params of this network from arrays named as :meth:`to_mu_log_sigma` names them.
@@ -290,10 +294,7 @@ class BayesianNetwork:
         random: Mapping[str, jax.Array | Gaussian]
         if self._independent:
             random = {
-                name: Gaussian(
-                    jnp.broadcast_to(q.loc, q.batch_shape).astype(self._dtypes[name]),
-                    jnp.broadcast_to(q.scale, q.batch_shape).astype(self._dtypes[name]),
-                )
+                name: Gaussian(*jnp.broadcast_arrays(q.loc, q.scale))
                 for name, q in posterior.marginals().items()
             }
         elif estimator == "plain":
@@ -306,11 +307,8 @@ class BayesianNetwork:
         return self._weights({**params["point"], **random})
 
     def _weights(self, named: Mapping[str, jax.Array | Gaussian]) -> Params:
-        cast = {
-            name: x if isinstance(x, Gaussian) else x.astype(self._dtypes[name])
-            for name, x in named.items()
-        }
-        return unflatten(self._structure, tuple(self._dtypes), cast)
+        leaves = [named[name].astype(dtype) for name, dtype in self._dtypes.items()]
+        return jax.tree.unflatten(self._structure, leaves)
 
     def _check_state(self, state: Params) -> None:
         if self.state is None and state is not None:
