@@ -88,14 +88,14 @@ def apply_random(
             none of the three.
     """
     check_estimator(estimator)
-    leaves, names, structure = _leaves(weights)
+    flat, leaves, names = _flattened(function, weights)
     random = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Gaussian)]
     keys = iter(jax.random.split(key, max(len(random), 1)))
     listed = matching(plain, [names[i] for i in random], "plain")
     if estimator == "plain":
         draws = [x.draw(next(keys)) if isinstance(x, Gaussian) else x for x in leaves]
-        return function(jax.tree.unflatten(structure, draws), *inputs)
-    traced, result, layers = _surveyed(function, leaves, structure, random, inputs)
+        return flat(draws, *inputs)
+    traced, result, layers = _surveyed(flat, leaves, random, inputs)
     refused = [i for i in random if layers[i].kind == "refused" and names[i] not in listed]
     if refused:
         said = "; ".join(f"'{names[i]}' {layers[i].why}" for i in refused[:8])
@@ -106,9 +106,8 @@ def apply_random(
     for i in random:
         weight, key = leaves[i], next(keys)
         is_local = layers[i].kind == "local" and names[i] not in listed
-        leaves[i] = (
-            _Weight(weight.loc, weight.scale, key, estimator) if is_local else weight.draw(key)
-        )
+        moved = _Weight(weight.loc, weight.scale, key, estimator)
+        leaves[i] = moved if is_local else weight.draw(key)
     output: T = jax.tree.unflatten(result, _evaluate(traced, [*leaves, *jax.tree.leaves(inputs)]))
     return output
 
@@ -117,10 +116,10 @@ def layers_of(
     function: Callable[..., object], weights: Params, inputs: tuple[object, ...]
 ) -> dict[str, Layer]:
     """How each weight enters, by dotted name; of Gaussian leaves alone, where there are any."""
-    leaves, names, structure = _leaves(weights)
+    flat, leaves, names = _flattened(function, weights)
     random = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Gaussian)]
     chosen = random or list(range(len(leaves)))
-    _, _, layers = _surveyed(function, leaves, structure, chosen, inputs)
+    _, _, layers = _surveyed(flat, leaves, chosen, inputs)
     return {names[i]: layer for i, layer in layers.items()}
 
 
@@ -138,11 +137,18 @@ class _Weight:
 _Values: TypeAlias = list[Any]  # arrays, and _Weights among them
 
 
-def _leaves(weights: Params) -> tuple[list[Any], list[str], jax.tree_util.PyTreeDef]:
+def _flattened(
+    function: Callable[..., T], weights: Params
+) -> tuple[Callable[..., T], list[Any], list[str]]:
+    """The function of (leaves, *inputs), the leaves, and their names."""
     paths, structure = jax.tree_util.tree_flatten_with_path(
         weights, is_leaf=lambda x: isinstance(x, Gaussian)
     )
-    return [leaf for _, leaf in paths], [dotted(path) for path, _ in paths], structure
+
+    def flat(leaves: list[Any], *inputs: object) -> T:
+        return function(jax.tree.unflatten(structure, leaves), *inputs)
+
+    return flat, [leaf for _, leaf in paths], [dotted(path) for path, _ in paths]
 
 
 def _noise(scale: jax.Array, key: Key) -> jax.Array:
@@ -151,18 +157,10 @@ def _noise(scale: jax.Array, key: Key) -> jax.Array:
 
 
 def _surveyed(
-    function: Callable[..., object],
-    leaves: list[Any],
-    structure: jax.tree_util.PyTreeDef,
-    chosen: list[int],
-    inputs: tuple[object, ...],
+    flat: Callable[..., object], leaves: list[Any], chosen: list[int], inputs: tuple[object, ...]
 ) -> tuple[core.ClosedJaxpr, jax.tree_util.PyTreeDef, dict[int, Layer]]:
     """The function's jaxpr of leaves and inputs, its result's structure, the chosen's layers."""
     means = [x.loc if isinstance(x, Gaussian) else x for x in leaves]
-
-    def flat(means: list[jax.Array], *inputs: object) -> object:
-        return function(jax.tree.unflatten(structure, means), *inputs)
-
     traced, shapes = jax.make_jaxpr(flat, return_shape=True)(means, *inputs)
     first = len(leaves)
     has_rows = range(first, first + len(jax.tree.leaves(inputs[:1])))
@@ -172,13 +170,13 @@ def _surveyed(
 
 def _evaluate(closed: core.ClosedJaxpr, arguments: _Values) -> _Values:
     """The jaxpr's outputs; ``_Weight``s travel until a product takes them."""
-    jaxpr, values = closed.jaxpr, dict[core.Var, Any]()
+    jaxpr = closed.jaxpr
+    inputs = (*jaxpr.constvars, *jaxpr.invars)
+    values: dict[core.Var, Any] = dict(zip(inputs, (*closed.consts, *arguments), strict=True))
 
     def read(v: core.Var | core.Literal) -> Any:
         return v.val if isinstance(v, core.Literal) else values[v]
 
-    values.update(zip(jaxpr.constvars, closed.consts, strict=True))
-    values.update(zip(jaxpr.invars, arguments, strict=True))
     for position, equation in enumerate(jaxpr.eqns):
         operands = [read(v) for v in equation.invars]
         has_weight = any(isinstance(x, _Weight) for x in operands)
