@@ -1,5 +1,6 @@
 """What all tests share: compiled programs on disk, and memory that stays bounded."""
 
+import collections
 import ctypes
 import gc
 import itertools
@@ -16,7 +17,7 @@ _ended = itertools.count(1)
 def pytest_configure(config):
     """Most of the time goes to XLA: programs stay plain, and workers and later runs share them."""
     if os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1":
-        # CI compiles the long laws as users do.
+        # CI compiles the long laws of draws as users do.
         jax.config.update("jax_disable_most_optimizations", True)
         os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
     folder = config.cache.mkdir("jax") if hasattr(config, "cache") else None
@@ -30,7 +31,7 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """A law over the whole catalogue is quick on its representatives, and slow on the others."""
+    """Of a law's many cases, representatives are quick, and the others slow."""
     laws = [item for item in items if item.get_closest_marker("catalogue_law")]
     if laws:
         from tests.funcvi.catalogue import REPRESENTATIVES
@@ -38,6 +39,25 @@ def pytest_collection_modifyitems(items):
         for item in laws:
             if item.callspec.params["name"] not in REPRESENTATIVES:
                 item.add_marker(pytest.mark.slow)
+    cases = collections.defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("few") and not item.get_closest_marker("slow"):
+            cases[item.path, item.originalname].append(item)
+    for same in cases.values():
+        (number,) = same[0].get_closest_marker("few").args
+        quick = {i * len(same) // number for i in range(number)}
+        for i, item in enumerate(same):
+            if i not in quick:
+                item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture
+def optimised():
+    """Programs as users compile them, where the last digits are what is tested."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def pytest_runtest_teardown():

@@ -65,6 +65,7 @@ def test_the_catalogue_covers_every_transform() -> None:
     }
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", NAMES)
 def test_round_trip_shape_and_codomain(name: str) -> None:
     with jax.enable_x64(True):
@@ -79,6 +80,7 @@ def test_round_trip_shape_and_codomain(name: str) -> None:
     assert CASES[name][0]()(points(name)).dtype == jnp.float32
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", NAMES)
 def test_log_abs_det_jacobian_is_that_of_autodiff(name: str) -> None:
     with jax.enable_x64(True):
@@ -93,6 +95,7 @@ def test_log_abs_det_jacobian_is_that_of_autodiff(name: str) -> None:
             np.testing.assert_allclose(stated, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", ["low", "high", "signs", "uniform"])
 def test_extremes_are_finite_and_strictly_inside(name: str, kind: str) -> None:
@@ -137,6 +140,7 @@ def test_saturation_keeps_a_derivative_to_return_by(name: str, x: float) -> None
     assert np.all(gradient != 0)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", NAMES)
 def test_jit_vmap_and_grad(name: str) -> None:
     transform, x = CASES[name][0](), points(name)

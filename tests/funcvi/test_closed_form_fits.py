@@ -34,6 +34,7 @@ def assert_same_params(found, exact, atol):
         np.testing.assert_allclose(a, b, atol=atol, err_msg=jax.tree_util.keystr(path))
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_closed_form_reaches_the_target(name):
     start, target = TARGETS[name]

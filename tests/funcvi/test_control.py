@@ -143,6 +143,7 @@ def params_of(module: nn.Module) -> dict[str, Any]:
     return {name: jnp.asarray(tensor.numpy()) for name, tensor in module.state_dict().items()}
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("wide", [False, True], ids=["float32", "float64"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("name", NETWORKS)

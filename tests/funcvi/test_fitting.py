@@ -19,6 +19,7 @@ from tests.funcvi.fits import (
 )
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", [*OPTIMIZERS, *WITH_VALUE])
 def test_equals_a_hand_written_scan_with_the_same_keys(name):
     build = {**OPTIMIZERS, **WITH_VALUE}[name]

@@ -62,6 +62,7 @@ BATCHES = {
 }
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", BATCHES)
 def test_a_batch_of_fits_is_as_many_fits(name):
     run, over = BATCHES[name]

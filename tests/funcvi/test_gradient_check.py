@@ -85,6 +85,7 @@ PAIRS = {
 }
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("case", PAIRS.values(), ids=PAIRS)
 def test_passes_every_right_estimator(case):
     q, p, estimator = case

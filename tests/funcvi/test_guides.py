@@ -110,6 +110,7 @@ def test_a_guide_works_under_jit_grad_and_vmap_and_starts_differ(name):
     np.testing.assert_allclose(moved.log_prob(values), again.log_prob(values), rtol=1e-5)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", HAS_BATCHES)
 def test_params_with_leading_axes_are_a_batch_of_posteriors(name):
     guide = GUIDES[name](CORRELATED)

@@ -146,6 +146,7 @@ def moments(case: Case, y: jax.Array) -> Any:
     return (mean, products.mean(0)), (y.std(0), products.std(0))
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", CASES)
 def test_each_row_has_the_mean_and_covariance_of_plain_draws(name: str) -> None:
     case = CASES[name]

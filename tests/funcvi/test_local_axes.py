@@ -176,6 +176,7 @@ PLAIN: dict[str, Case] = {
 }
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", EXACT)
 def test_the_whole_row_has_the_covariance_of_plain_draws(name: str) -> None:
     function, weight, x = EXACT[name]

@@ -58,7 +58,10 @@ def _parts() -> list[Any]:
     for info in module_db:
         count = LARGE.get(info.name, 1)
         for part in range(count):
-            parts.append(pytest.param(info.name, part, count, id=f"{info.name[3:]}-{part}"))
+            marks = [pytest.mark.slow] if info.name in SLOW else []
+            parts.append(
+                pytest.param(info.name, part, count, id=f"{info.name[3:]}-{part}", marks=marks)
+            )
     return parts
 
 
@@ -76,6 +79,8 @@ LARGE = {
     "nn.RNN": 3,
 }
 """Types of many inputs, in several tests, so that they spread over workers."""
+
+SLOW = {*LARGE, "nn.InstanceNorm1d", "nn.InstanceNorm2d", "nn.NLLLoss"} - {"nn.GRU"}
 
 
 def test_exceptions_are_few_and_explained():

@@ -134,6 +134,7 @@ def test_refused_with_the_documented_error(name: str) -> None:
         fv.family(getattr(dist, name))
 
 
+@pytest.mark.few(4)
 @EVERY_ENTRY
 def test_params_to_distribution_to_params(name: str) -> None:
     _, params, q, _ = case(name)
@@ -142,6 +143,7 @@ def test_params_to_distribution_to_params(name: str) -> None:
     assert_close(q.inverse(q(moved)), moved, 1e-3)
 
 
+@pytest.mark.few(4)
 @EVERY_ENTRY
 def test_distribution_to_params_to_distribution(name: str) -> None:
     d, params, q, x = case(name)
@@ -203,6 +205,7 @@ def test_jit_and_vmap_equal_an_eager_loop(name: str) -> None:
         assert_close([v[i] for v in values], log_prob(q(copy), x), 1e-3)
 
 
+@pytest.mark.few(4)
 @EVERY_ENTRY
 def test_batched_params_give_a_batched_distribution(name: str) -> None:
     d, params, q, x = case(name)
@@ -347,6 +350,7 @@ def test_double_precision_stays_double(name: str) -> None:
     assert {leaf.dtype for leaf in jax.tree.leaves(made)} <= {jnp.dtype("float64")}
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", DOUBLE)
 def test_round_trips_in_double_precision(name: str) -> None:
     with jax.enable_x64(True):

@@ -276,6 +276,7 @@ def test_a_network_may_make_the_params() -> None:
 # ---- classes ------------------------------------------------------------------------------------
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     ("of", "params", "kind"),
     [

@@ -29,6 +29,7 @@ def _text(params: object) -> str:
     return "x".join(map(str, params.shape)) or "scalar"
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_the_params_have_the_pinned_names_order_and_shapes(name: str) -> None:
     assert described(name) == PINNED[name]

@@ -114,6 +114,7 @@ def shapes(params: Any) -> dict[str, tuple[int, ...]]:
     }
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", CASES)
 def test_shapes_of_params(name: str) -> None:
     d, expected = CASES[name]

@@ -124,6 +124,7 @@ def test_value_gradient_and_refusal(name):
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", ALL)
 def test_which_estimators_are_right(name):
     """Of every estimator, by tracing alone."""

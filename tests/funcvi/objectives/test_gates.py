@@ -33,6 +33,7 @@ GATES = {
 }
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", GATES)
 def test_the_gradient_of_a_gate_has_no_noise(name):
     """Behind equal gates both are the same, so one draw gives the gates' own divergence."""

@@ -46,6 +46,7 @@ def test_small_discrete_supports_are_summed_exactly_without_a_key(case):
     test_closed_forms_equal_torch_and_need_no_key(case)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", PATHWISE)
 @pytest.mark.parametrize("estimator", [None, "sticking_the_landing"])
 def test_pathwise_is_unbiased(name, estimator):
@@ -178,6 +179,7 @@ QUADRATURE = {
 }
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("case", QUADRATURE.values(), ids=QUADRATURE)
 def test_values_and_gradients_equal_quadrature(case):
     q, p, log_q, log_p, theta, (low, high), num_samples = case

@@ -71,6 +71,7 @@ def close(a, b):
         np.testing.assert_allclose(x, y, rtol=2e-4, atol=2e-5)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(("name", "estimator"), FORCED, ids=[f"{n}-{e}" for n, e in FORCED])
 def test_eager_equals_jit_and_vmap_equals_a_loop(name, estimator):
     both = jax.value_and_grad(made(name, 4, estimator))

@@ -20,6 +20,7 @@ class Pair(NamedTuple):
     second: dist.Distribution
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("shape", [(), (5,), (2, 3), (0,)])
 @pytest.mark.parametrize(
     "d",
@@ -161,6 +162,7 @@ def test_a_stopped_gradient_is_allowed(name, transform):
     assert float(np.ravel(slope)[0]) == pytest.approx(0.6) or float(slope) == pytest.approx(1.2)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", REFUSED)
 def test_values_are_right_without_gradients(name):
     make = REFUSED[name][0]

@@ -222,6 +222,7 @@ def test_half_precision_stays_half():
 # ---- the distributions --------------------------------------------------------------------------
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     "d",
     [

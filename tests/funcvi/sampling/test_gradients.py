@@ -91,6 +91,7 @@ def obstacle_to_the_score(name: str) -> str | None:
     return None
 
 
+@pytest.mark.few(4)
 @pytest.mark.catalogue_law
 @pytest.mark.parametrize("name", COMPARED)
 def test_pathwise_gradients_agree_with_the_score_function(name: str) -> None:
@@ -280,6 +281,7 @@ def score(d: Any) -> Any:
     return with_fixed_support(d, log_q)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     ("name", "transform"),
     [*(("truncated", t) for t in TRANSFORMS), *((name, "jit of grad") for name in EDGES)],

@@ -236,6 +236,7 @@ def slopes(make: Any, t: Any, x: Any) -> Any:
     return np.asarray(reverse)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", UNIVARIATE)
 def test_a_quantile_moves_as_the_distribution_function_says(name: str) -> None:
     make, components, theta = UNIVARIATE[name]
@@ -256,6 +257,7 @@ def test_a_quantile_moves_as_the_distribution_function_says(name: str) -> None:
         np.testing.assert_allclose(found[:, i], moved, rtol=1e-5, atol=2e-6 * np.abs(moved).max())
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", UNIVARIATE)
 def test_float32_agrees_with_float64(name: str) -> None:
     make, components, theta = UNIVARIATE[name]

@@ -60,6 +60,7 @@ EXTREMES: dict[str, tuple[Any, Any]] = {
 }
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", EXTREMES)
 def test_gradients_stay_finite(name: str) -> None:
     make, t = EXTREMES[name]

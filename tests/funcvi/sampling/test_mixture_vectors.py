@@ -117,6 +117,7 @@ VECTORS: dict[str, tuple[Any, Any, list[float]]] = {
 }
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", VECTORS)
 def test_coordinates_move_one_after_the_other(name: str) -> None:
     make, parts, theta = VECTORS[name]
@@ -143,6 +144,7 @@ def test_coordinates_move_one_after_the_other(name: str) -> None:
         np.testing.assert_allclose(slope, -np.linalg.solve(along, across), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", VECTORS)
 def test_draws_of_vectors_follow_the_mixture(name: str) -> None:
     make, parts, theta = VECTORS[name]

@@ -64,6 +64,7 @@ def draws_and_gradient(name: str, jit: bool) -> tuple[list[Any], list[Any] | str
     return xs, slopes
 
 
+@pytest.mark.few(4)
 @pytest.mark.catalogue_law
 @pytest.mark.parametrize("name", NAMES)
 def test_draws_and_gradients_are_pinned_and_the_same_under_jit(name: str) -> None:
@@ -110,6 +111,7 @@ def all_parts(d: Any) -> list[Any]:
     return [d, *(p for part in record_of(d).parts(d) for p in all_parts(part))]
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     "name",
     [

@@ -70,6 +70,7 @@ def test_law_is_that_of_the_distributions_own_sampler(name: str) -> None:
         assert stats.ks_2samp(a, b).pvalue > 1e-4, name
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", NAMES)
 def test_shapes_and_vmap(name: str) -> None:
     d, key = ALL[name](), jax.random.key(1)
@@ -89,6 +90,7 @@ def test_shapes_and_vmap(name: str) -> None:
     assert drawn.shape == expanded.shape((3,))
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     "name",
     ["Normal", "Gamma", "Beta", "StudentT", "Dirichlet", "LKJCholesky", "Wishart/rate_matrix"],
@@ -102,6 +104,7 @@ def test_compiled_is_as_written_and_vmap_is_a_loop(name: str) -> None:
     np.testing.assert_allclose(jax.vmap(compiled)(keys), each, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("implementation", ["rbg", "unsafe_rbg"])
 @pytest.mark.parametrize(
     "d",

@@ -23,6 +23,7 @@ FINITE = {
 }
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", FINITE)
 def test_straight_through_follows_the_distribution(name):
     d, probs = FINITE[name]

@@ -113,6 +113,7 @@ def gradients(make, p, draws=7):
     return make(p, draws), jax.jit(jax.jacrev(lambda p: make(p, draws)))(p)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     "case",
     [(0.3, 1.2, 2.0, 9.0), (0.3, 1.2, -9.0, -2.0), (0.3, 1.2, -1.0, 2.0), (0.3, 2.0, 5.0, 5.4)],
@@ -262,6 +263,7 @@ GAMMAS = [
 ]
 
 
+@pytest.mark.few(4)
 @needs_gammas
 @pytest.mark.parametrize("gamma", GAMMAS, ids=str)
 def test_gammas_follow_the_density(gamma):

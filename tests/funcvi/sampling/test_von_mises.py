@@ -47,6 +47,7 @@ def quantiles():
     return jnp.asarray(v, jnp.float32)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("concentration", [*CONCENTRATIONS, 1e8])
 def test_draws_follow_scipy(concentration):
     k = np.float32(concentration)
@@ -60,6 +61,7 @@ def test_draws_follow_scipy(concentration):
 
 
 @pytest.mark.parametrize("concentration", CONCENTRATIONS)
+@pytest.mark.usefixtures("optimised")
 def test_quantiles_and_their_derivatives(concentration):
     k, v = jnp.float32(concentration), quantiles()
     one = jnp.ones_like(v)

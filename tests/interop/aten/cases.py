@@ -25,9 +25,10 @@ class Case:
 
 
 def grouped(cases: Sequence[Case], size: int = 12) -> Any:
-    """Decorates a test of ``group`` and ``wide``; a group is exported and compiled as one."""
+    """Decorates a test of ``group`` and ``wide``; a group is one export, double precision slow."""
     groups = [cases[at : at + size] for at in range(0, len(cases), size)]
-    precision = pytest.mark.parametrize("wide", [False, True], ids=["float32", "float64"])
+    double = pytest.param(True, id="float64", marks=pytest.mark.slow)
+    precision = pytest.mark.parametrize("wide", [pytest.param(False, id="float32"), double])
     return lambda test: precision(
         pytest.mark.parametrize("group", groups, ids=lambda group: f"{group[0].name} and on")(test)
     )

@@ -57,6 +57,7 @@ CASES = [
 BATCH = Batch(CASES)
 
 
+@pytest.mark.few(4)
 @pytest.mark.xdist_group("convolution")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_agrees_with_torch(case):

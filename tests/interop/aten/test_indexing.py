@@ -236,6 +236,7 @@ def test_negative_reads_out_of_range_are_nan():
     np.testing.assert_array_equal(np.isnan(found), [True, False, True])
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     "write",
     [

@@ -135,6 +135,7 @@ CTC = [
 ]
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
 @pytest.mark.parametrize(("lengths", "target_lengths", "zero_infinity"), CTC)
 @pytest.mark.parametrize("listed", [False, True])

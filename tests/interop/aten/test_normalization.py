@@ -53,6 +53,7 @@ def test_agrees_with_torch(case):
     BATCH.check(case)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     "module",
     [

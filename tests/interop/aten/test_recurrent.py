@@ -39,6 +39,7 @@ def _agree(module, *inputs, training=False):
         np.testing.assert_allclose(have, x.grad, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 @pytest.mark.parametrize(
     "how",
