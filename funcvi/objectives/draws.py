@@ -61,11 +61,11 @@ class _Site(NamedTuple):
 def draws(
     q: Joint,
     log_p: Callable[[Any], Array],
-    *,
     key: Key | None,
     num_samples: int,
     estimator: str | None,
     allowed: tuple[str, ...],
+    *,
     jump: Callable[[dist.Distribution], str | None] | None = None,
     label: str = "q",
     function: str | None = None,
@@ -99,17 +99,21 @@ def draws(
                 "estimator out, and each gets the one that is right for it."
             )
         allowed = tuple(e for e in allowed if e != "enumeration")
-    jump = _jump if jump is None else jump
-    sites = [
-        _Site(name, unvalidated(d), choose(d, estimator, allowed, jump=jump(d), label=name))
-        for name, d in members.items()
-    ]
+    sites = []
+    for name, d in members.items():
+        obstacle = jump(d) if jump else jump_obstacle(d) or edge_obstacle(d)
+        kind = choose(d, estimator, allowed, jump=obstacle, label=name)
+        sites.append(_Site(name, unvalidated(d), kind))
     _check_draws(sites, key, num_samples)
 
     def density(each: Sequence[Array]) -> Array:
         values = log_p(jax.tree.unflatten(structure, each))
-        if function is not None:
-            _check_shape(values, (len(each[0]), *sites[0].q.batch_shape), function)
+        expected = len(each[0]), *sites[0].q.batch_shape
+        if function is not None and jnp.shape(values) != expected:
+            raise ValueError(
+                f"{function} must give shape {expected}, one value for each draw and batch "
+                f"element, got {jnp.shape(values)}: sum over the other axes."
+            )
         return values
 
     if sites[0].estimator == "enumeration":
@@ -158,10 +162,6 @@ def bound(d: Draws, of: Callable[[Array], Array]) -> Array:
     others = (jnp.arange(n)[:, None] + jnp.arange(1, n)) % n
     above = stop_gradient(value - jax.vmap(of)(log_weight[others]))
     return value + jnp.sum(above * d.score, axis=0)
-
-
-def _jump(q: dist.Distribution) -> str | None:
-    return jump_obstacle(q) or edge_obstacle(q)
 
 
 def is_distribution(x: object) -> bool:
@@ -226,14 +226,6 @@ def _scaled_gradient_jvp(
 ) -> tuple[Array, Array]:
     (x, factor), (slope, _) = primals, tangents
     return x, slope * factor.astype(slope.dtype)
-
-
-def _check_shape(values: Array, expected: tuple[int, ...], name: str) -> None:
-    if jnp.shape(values) != expected:
-        raise ValueError(
-            f"{name} must give shape {expected}, one value for each draw and batch element, got "
-            f"{jnp.shape(values)}: sum over the other axes."
-        )
 
 
 def _check_members(members: dict[str, Any], label: str) -> None:

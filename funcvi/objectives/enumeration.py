@@ -90,60 +90,39 @@ def finite_support(q: dist.Distribution) -> Array | None:
     return values.reshape(-1, *(1,) * len(q.batch_shape), *q.event_shape)
 
 
-def mixture_parts(q: dist.Distribution) -> Parts | None:
-    """The parts of a mixture whose components' draws are pathwise, through wrappers, or None."""
+def mixture_parts(q: dist.Distribution, batch_shape: tuple[int, ...] | None = None) -> Parts | None:
+    """The parts of a mixture whose components' draws are pathwise, through wrappers, or None.
+
+    The wrappers' batch shape is handed down, so that each element gets draws of its own.
+    """
+    shape = q.batch_shape if batch_shape is None else batch_shape
     if isinstance(q, GATED):
-        return _gate_parts(q, q.batch_shape)
+        return _gate_parts(q, shape)
     if isinstance(q, dist.ExpandedDistribution):
-        if isinstance(q.base_dist, GATED):
-            return _gate_parts(q.base_dist, q.batch_shape)
-        expanded = _expanded(q.base_dist, q.batch_shape)
-        return None if expanded is None else mixture_parts(expanded)
+        return mixture_parts(q.base_dist, shape)
     if isinstance(q, dist.TransformedDistribution):
-        inner = mixture_parts(q.base_dist)
-        if inner is None or q.event_dim != q.base_dist.event_dim:
+        if q.event_dim != q.base_dist.event_dim:
             return None
-        weights, draw_base = inner
-
-        def draw_transformed(key: Key, n: int) -> Array:
-            x = draw_base(key, n)
-            for transform in q.transforms:
-                x = transform(x)
-            return x
-
-        return Parts(weights, draw_transformed)
+        inner = mixture_parts(q.base_dist, shape)
+        through = dist.transforms.ComposeTransform(q.transforms)
+        return inner and Parts(inner.weights, lambda key, n: through(inner.draw(key, n)))
     if not isinstance(q, Mixture):
         return None
-    several = _components(q)
-    if any(pathwise_obstacle(c) is not None for c in several):
+    same = isinstance(q, dist.MixtureSameFamily)
+    components = [q.component_distribution] if same else list(q.component_distributions)
+    if any(pathwise_obstacle(c) is not None for c in components):
         return None
-    weights = jnp.broadcast_to(q.mixing_distribution.probs, (*q.batch_shape, q.mixture_size))
-    if isinstance(q, dist.MixtureSameFamily):
-        (components,) = several
-        axis = -1 - q.event_dim
+    with_components = (*shape, q.mixture_size)
 
-        def draw(key: Key, n: int) -> Array:
-            shape = (*q.batch_shape, q.mixture_size)
-            return jnp.moveaxis(raw_sample(components.expand(shape), key, (n,)), axis, 0)
+    def draw(key: Key, n: int) -> Array:
+        if same:
+            draws = raw_sample(components[0].expand(with_components), key, (n,))
+            return jnp.moveaxis(draws, -1 - q.event_dim, 0)
+        keys = jax.random.split(key, len(components))
+        each = zip(components, keys, strict=True)
+        return jnp.stack([raw_sample(c.expand(shape), k, (n,)) for c, k in each])
 
-        return Parts(weights, draw)
-
-    def draw_each(key: Key, n: int) -> Array:
-        keys = jax.random.split(key, len(several))
-        return jnp.stack(
-            [
-                raw_sample(c.expand(q.batch_shape), k, (n,))
-                for c, k in zip(several, keys, strict=True)
-            ]
-        )
-
-    return Parts(weights, draw_each)
-
-
-def _components(q: Mixture) -> list[dist.Distribution]:
-    if isinstance(q, dist.MixtureSameFamily):
-        return [q.component_distribution]
-    return list(q.component_distributions)
+    return Parts(jnp.broadcast_to(q.mixing_distribution.probs, with_components), draw)
 
 
 def _gate_parts(d: dist.Distribution, batch_shape: tuple[int, ...]) -> Parts | None:
@@ -160,17 +139,3 @@ def _gate_parts(d: dist.Distribution, batch_shape: tuple[int, ...]) -> Parts | N
         return jnp.stack([jnp.zeros_like(x), x])
 
     return Parts(jnp.stack([jnp.broadcast_to(g, batch_shape) for g in gates], axis=-1), draw)
-
-
-def _expanded(d: dist.Distribution, batch_shape: tuple[int, ...]) -> dist.Distribution | None:
-    """A mixture, possibly transformed, with the expansion moved to its components."""
-    if isinstance(d, dist.TransformedDistribution):
-        inner = _expanded(d.base_dist, batch_shape)
-        return None if inner is None else dist.TransformedDistribution(inner, d.transforms)
-    if isinstance(d, dist.MixtureSameFamily):
-        components = d.component_distribution.expand((*batch_shape, d.mixture_size))
-        return dist.MixtureSameFamily(d.mixing_distribution, components)
-    if isinstance(d, dist.MixtureGeneral):
-        each = [c.expand(batch_shape) for c in d.component_distributions]
-        return dist.MixtureGeneral(d.mixing_distribution, each, support=d.support)
-    return None

@@ -4,24 +4,13 @@ The answers are structural: they read the classes of the distributions and never
 is traced, so that an objective chooses alike eagerly and under jit.
 """
 
-from typing import Literal, TypeAlias
-
 import numpyro.distributions as dist
 
 from funcvi.objectives.enumeration import finite_support, mixture_parts
 from funcvi.objectives.masks import masked
 from funcvi.sampling.gradients import pathwise_obstacle, score_obstacle
 
-__all__ = ["Estimator", "check_arguments", "choose", "obstacle"]
-
-Estimator: TypeAlias = Literal[
-    "closed_form",
-    "enumeration",
-    "pathwise",
-    "sticking_the_landing",
-    "doubly_reparameterised",
-    "score_function",
-]
+__all__ = ["check_arguments", "choose", "obstacle"]
 
 
 def check_arguments(num_samples: int, estimator: str | None, allowed: tuple[str, ...]) -> None:

@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
 from jax import Array
 
 from funcvi._types import Joint, Key
-from funcvi.objectives.draws import average, draws, is_distribution
+from funcvi.objectives.draws import average, draws
 from funcvi.objectives.estimators import check_arguments
 from funcvi.objectives.masks import without_masks
 from funcvi.sampling.gradients import jump_obstacle
@@ -62,14 +61,9 @@ def expectation(
     check_arguments(num_samples, estimator, _ALLOWED)
     if not callable(function):
         raise TypeError(f"function must be callable, got {type(function).__name__}.")
+    members = without_masks(q)
+    jump = jump_obstacle if estimator is None else lambda q: None
     d = draws(
-        jax.tree.map(without_masks, q, is_leaf=is_distribution),
-        function,
-        key=key,
-        num_samples=num_samples,
-        estimator=estimator,
-        allowed=_ALLOWED,
-        jump=jump_obstacle if estimator is None else lambda q: None,
-        function="function",
+        members, function, key, num_samples, estimator, _ALLOWED, jump=jump, function="function"
     )
     return average(d, d.log_p)

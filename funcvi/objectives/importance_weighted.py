@@ -66,15 +66,7 @@ def importance_weighted_elbo(
         True
     """
     check_arguments(num_samples, estimator, _ALLOWED)
-    d = draws(
-        q,
-        log_joint,
-        key=key,
-        num_samples=num_samples,
-        estimator=estimator,
-        allowed=_ALLOWED,
-        function="log_joint",
-    )
+    d = draws(q, log_joint, key, num_samples, estimator, _ALLOWED, function="log_joint")
     return jnp.sum(bound(d, _log_mean_exp))
 
 

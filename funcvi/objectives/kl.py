@@ -1,5 +1,9 @@
 """KL divergence between distributions, or joints of them."""
 
+from collections.abc import Iterator
+from functools import reduce
+from typing import TypeAlias
+
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
@@ -20,6 +24,8 @@ __all__ = ["kl"]
 
 _DRAWN = ("enumeration", "pathwise", "score_function", "sticking_the_landing")
 _ALLOWED = ("closed_form", *_DRAWN)
+
+Pair: TypeAlias = tuple[dist.Distribution, dist.Distribution, Key | None, str]
 
 
 def kl(
@@ -64,26 +70,24 @@ def kl(
     check_arguments(num_samples, estimator, _ALLOWED)
     if key is not None:
         check_key(key)
-    return jnp.sum(_kl(q, p, key, num_samples, estimator, ""))
+    terms = []
+    for each_q, each_p, each_key, label in _pairs(q, p, key, ""):
+        checked = checked_pair(each_q, each_p, label)
+        bare = unvalidated(each_q), unvalidated(each_p)
+        terms.append(jnp.sum(checked(_pair_kl(*bare, each_key, num_samples, estimator, label))))
+    return reduce(jnp.add, terms) if terms else jnp.zeros(())
 
 
-def _kl(
-    q: Joint, p: Joint, key: Key | None, num_samples: int, estimator: str | None, label: str
-) -> Array:
-    if is_joint(q) or is_joint(p):
-        return _joint_kl(q, p, key, num_samples, estimator, label)
-    for name, d in (("q", q), ("p", p)):
-        if not isinstance(d, dist.Distribution):
-            raise TypeError(
-                f"{name}{label} must be a numpyro distribution, {instead_of_a_distribution(d)}."
-            )
-    checked = checked_pair(q, p, label)
-    return checked(_pair_kl(unvalidated(q), unvalidated(p), key, num_samples, estimator, label))
-
-
-def _joint_kl(
-    q: Joint, p: Joint, key: Key | None, num_samples: int, estimator: str | None, label: str
-) -> Array:
+def _pairs(q: Joint, p: Joint, key: Key | None, label: str) -> Iterator[Pair]:
+    """The members of both, side by side, each with a key and its place in the joint."""
+    if not (is_joint(q) or is_joint(p)):
+        for name, d in (("q", q), ("p", p)):
+            if not isinstance(d, dist.Distribution):
+                raise TypeError(
+                    f"{name}{label} must be a numpyro distribution, {instead_of_a_distribution(d)}."
+                )
+        yield q, p, key, label
+        return
     if not (is_joint(q) and is_joint(p)):
         raise TypeError(f"q{label} and p{label} must both be joints, or neither.")
     ours, theirs = members_of(q), members_of(p)
@@ -93,13 +97,8 @@ def _joint_kl(
             f"{sorted(map(str, theirs))}: they must be the same."
         )
     keys = {} if key is None else keys_of(q, key)
-    total = jnp.zeros(())
-    for name, member in ours.items():
-        term = _kl(
-            member, theirs[name], keys.get(name), num_samples, estimator, f"{label}[{name!r}]"
-        )
-        total = total + jnp.sum(term)
-    return total
+    for place, member in ours.items():
+        yield from _pairs(member, theirs[place], keys.get(place), f"{label}[{place!r}]")
 
 
 def _pair_kl(
@@ -138,16 +137,11 @@ def _pair_kl(
                 f"KL between {type(q).__name__} and {type(p).__name__}{label} has no closed form "
                 "in numpyro: leave estimator out."
             )
-    d = draws(
-        q,
-        p.log_prob,
-        key=key,
-        num_samples=num_samples,
-        estimator=estimator,
-        allowed=_DRAWN,
-        jump=lambda q: jump_obstacle(q, p) or edge_obstacle(q) or edge_obstacle(p),
-        label=f"q{label}",
-    )
+
+    def jump(q: dist.Distribution) -> str | None:
+        return jump_obstacle(q, p) or edge_obstacle(q) or edge_obstacle(p)
+
+    d = draws(q, p.log_prob, key, num_samples, estimator, _DRAWN, jump=jump, label=f"q{label}")
     return average(d, d.log_q - d.log_p)
 
 

@@ -1,6 +1,6 @@
 """Masks: what they cover counts for nothing in a divergence, and is drawn like the rest."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpyro.distributions as dist
@@ -13,7 +13,7 @@ T = TypeVar("T")
 __all__ = ["masked", "outer_masks", "without_masks"]
 
 
-def masked(d: dist.Distribution) -> bool:
+def masked(d: object) -> bool:
     """Whether a mask hides anything, at any depth."""
     leaves = jax.tree.leaves(d, is_leaf=_hides)
     return any(_hides(leaf) for leaf in leaves)
@@ -35,14 +35,10 @@ def outer_masks(d: dist.Distribution) -> tuple[dist.Distribution, list[Array | b
     return d, []
 
 
-def without_masks(d: T) -> T | dist.Distribution:
-    """The same distribution with nothing masked, so that its log density is that of its draws."""
-    if isinstance(d, dist.MaskedDistribution):
-        return without_masks(d.base_dist)
-    if not isinstance(d, dist.Distribution) or not masked(d):
-        return d
-    if isinstance(d, dist.Independent):
-        return without_masks(d.base_dist).to_event(d.reinterpreted_batch_ndims)
-    if isinstance(d, dist.ExpandedDistribution):
-        return without_masks(d.base_dist).expand(d.batch_shape)
-    return d
+def without_masks(q: T) -> T:
+    """The same joint with nothing masked, so that its log density is that of its draws."""
+
+    def bare(d: Any) -> Any:
+        return jax.tree.map(lambda x: bare(x.base_dist) if _hides(x) else x, d, is_leaf=_hides)
+
+    return bare(q) if masked(q) else q

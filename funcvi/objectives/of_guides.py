@@ -67,14 +67,5 @@ class GuideLoss:
                     f"the guide's {type(q).__name__} has batch shape {q.batch_shape}: turn it into "
                     f"an event by to_event({len(q.batch_shape)})."
                 )
-        return self.of(
-            draws(
-                posterior.unconstrained,
-                log_p,
-                key=draw_key,
-                num_samples=self.num_samples,
-                estimator=self.estimator,
-                allowed=self.allowed,
-                label="guide",
-            )
-        )
+        how = draw_key, self.num_samples, self.estimator, self.allowed
+        return self.of(draws(posterior.unconstrained, log_p, *how, label="guide"))

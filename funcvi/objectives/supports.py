@@ -88,7 +88,7 @@ def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...] | None
         return None
 
 
-def _inside(q: Constraint, p: Constraint) -> bool | Array:
+def _inside(q: Constraint, p: Constraint) -> bool | np.bool_ | Array:
     """False if q is known to reach outside p; an array where that depends on arrays."""
     if type(q) is type(p) and _bounds(q) is None:
         return True
@@ -100,24 +100,13 @@ def _inside(q: Constraint, p: Constraint) -> bool | Array:
         return not (
             all(curved) or (curved[0] != curved[1] and (ours is not None or theirs is not None))
         )
-    return _both(_at_least(ours[0], theirs[0]), _at_least(theirs[1], ours[1]))
-
-
-def _both(a: bool | Array, b: bool | Array) -> bool | Array:
-    if isinstance(a, bool) and isinstance(b, bool):
-        return a and b
+    inside: bool | np.bool_ | Array = True
     with jax.ensure_compile_time_eval():  # of constants at once, inside jit too
-        return jnp.logical_and(a, b)
-
-
-def _at_least(a: ArrayLike, b: ArrayLike) -> bool | Array:
-    """Whether a >= b everywhere; an array where that depends on arrays."""
-    if _always(a, np.inf) or _always(b, -np.inf):
-        return True
-    with jax.ensure_compile_time_eval():
-        if isinstance(a, jax.Array) or isinstance(b, jax.Array):
-            return jnp.all(jnp.greater_equal(a, b))
-        return bool(np.all(np.greater_equal(a, b)))
+        for high, low in ((ours[0], theirs[0]), (theirs[1], ours[1])):
+            if not (_always(high, np.inf) or _always(low, -np.inf)):
+                xp = jnp if isinstance(high, jax.Array) or isinstance(low, jax.Array) else np
+                inside &= xp.all(xp.greater_equal(high, low))
+    return inside
 
 
 def _always(x: ArrayLike, value: float) -> bool:
