@@ -34,15 +34,6 @@ def require(holds: ArrayLike, values: T, error: Callable[[], Exception]) -> T:
         if not bool(all_hold):
             raise error()
         return values
-    fine = _fine(error, jax.lax.stop_gradient(all_hold))
-    # Neither a value nor its gradient can be had without the check: XLA cannot know that both
-    # sides are the same.
-    checked: T = jax.tree.map(lambda x: jnp.where(fine, x, jnp.zeros_like(x)), values)
-    return checked
-
-
-def _fine(error: Callable[[], Exception], holds: jax.Array) -> jax.Array:
-    """``holds``, by way of the host where it does not."""
 
     def raise_on_host(holds: np.ndarray) -> np.ndarray:
         if not np.all(holds):
@@ -52,7 +43,11 @@ def _fine(error: Callable[[], Exception], holds: jax.Array) -> jax.Array:
     def fail(holds: jax.Array) -> jax.Array:
         return jax.pure_callback(raise_on_host, holds, holds, vmap_method="expand_dims")
 
-    checked: jax.Array = jax.lax.cond(holds, jnp.ones_like, fail, holds)
+    known = jax.lax.stop_gradient(all_hold)
+    fine = jax.lax.cond(known, jnp.ones_like, fail, known)
+    # Neither a value nor its gradient can be had without the check: XLA cannot know that both
+    # sides are the same.
+    checked: T = jax.tree.map(lambda x: jnp.where(fine, x, jnp.zeros_like(x)), values)
     return checked
 
 

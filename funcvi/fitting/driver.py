@@ -142,7 +142,7 @@ def fit(
             params = select(carry.run >= patience, carry.good_params, carry.params)
             joined = jnp.concatenate([losses, jnp.full_like(new, jnp.nan)])
             joined = jax.lax.dynamic_update_slice(joined, new, (taken,))
-        return Fit(params, joined, carry.state, carry, moved, judged_from, mark, reads, ran,
+        return Fit(params, joined, carry.state, carry, moved, judged_from, mark, *reads, ran,
                    patience, tolerance, ended)  # fmt: skip
 
     if loops is None:

@@ -1,6 +1,6 @@
 """What a loss reads: which params its derivative reaches, and whether it draws."""
 
-from typing import NamedTuple
+from typing import TypeAlias
 
 import jax
 import numpy as np
@@ -12,16 +12,9 @@ from funcvi._types import Params
 __all__ = ["Reads", "reads"]
 
 
-class Reads(NamedTuple):
-    """Of a loss.
-
-    Attributes:
-        unread: names of the params that it does not read, or only through what has no derivative.
-        draws: whether its value depends on the key.
-    """
-
-    unread: tuple[str, ...]
-    draws: bool
+#: Names of the params that a loss does not read, or only through what has no derivative; whether
+#: its value depends on the key.
+Reads: TypeAlias = tuple[tuple[str, ...], bool]
 
 
 def reads(loss: programs.Traced, gradient: programs.Traced, params: Params) -> Reads:
@@ -49,7 +42,7 @@ def reads(loss: programs.Traced, gradient: programs.Traced, params: Params) -> R
             "from params to the loss be differentiable."
         )
     unread = tuple(name for name, is_zero in zip(names, zero, strict=True) if is_zero)
-    return Reads(unread, is_read[len(names)])
+    return unread, is_read[len(names)]
 
 
 def _is_zero(jaxpr: Jaxpr, output: int) -> bool:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias, TypeVar
 
@@ -11,7 +11,6 @@ import numpy as np
 
 from funcvi import _jax
 from funcvi._types import Params
-from funcvi.fitting.reads import Reads
 from funcvi.fitting.status import Status, Verdict, judge
 from funcvi.fitting.steps import Carry
 
@@ -26,7 +25,7 @@ PerFit: TypeAlias = T | Sequence["PerFit[T]"]
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=("params", "losses", "state", "carry", "moved", "judged_from", "fingerprint"),
-    meta_fields=("reads", "loop", "patience", "tolerance", "interruption"),
+    meta_fields=("unread", "draws", "loop", "patience", "tolerance", "interruption"),
 )
 @dataclass(frozen=True)
 class Fit:
@@ -46,6 +45,7 @@ class Fit:
             loss or other args.
         unread: names of the params that the loss does not read, or only through what has no
             derivative.
+        draws: whether the loss depends on its key.
         loop: "compiled" or "host": which ran.
         interruption: who ended the fit before its last step, if anyone did.
     """
@@ -53,20 +53,16 @@ class Fit:
     params: Params
     losses: np.ndarray | jax.Array
     state: object
-    carry: Carry = field(repr=False)
+    carry: Carry
     moved: bool | np.ndarray | jax.Array
     judged_from: np.ndarray | np.int32 | jax.Array
-    fingerprint: np.ndarray | jax.Array = field(repr=False)
-    reads: Reads = field(repr=False)
-    loop: str = "compiled"
-    patience: int = 10
-    tolerance: float | None = None
-    interruption: str | None = None
-
-    @property
-    def unread(self) -> tuple[str, ...]:
-        """Names of the params that the loss does not learn."""
-        return self.reads.unread
+    fingerprint: np.ndarray | jax.Array
+    unread: tuple[str, ...]
+    draws: bool
+    loop: str
+    patience: int
+    tolerance: float | None
+    interruption: str | None
 
     @property
     def status(self) -> PerFit[Status]:
@@ -98,7 +94,7 @@ class Fit:
     def _verdict(self) -> Verdict:
         first = int(self.judged_from)
         losses = np.asarray(self.losses)[first : int(self.carry.step)]
-        draws, stateful = self.reads.draws, self.state is not None
+        draws, stateful = self.draws, self.state is not None
         verdict = judge(losses, self.carry, self.patience, self.tolerance, first, draws, stateful)
         if self.interruption is not None and verdict.status != Status.diverged:
             verdict = Verdict(Status.interrupted, self.interruption)

@@ -18,7 +18,7 @@ from jax.lax import stop_gradient
 from funcvi._checks import check_key
 from funcvi._types import Joint, Key
 from funcvi.objectives.enumeration import enumerated, finite_support
-from funcvi.objectives.estimators import choose
+from funcvi.objectives.estimators import check_arguments, choose
 from funcvi.sampling.draw import raw_sample, unvalidated
 from funcvi.sampling.gradients import edge_obstacle, jump_obstacle, with_fixed_support
 from funcvi.sampling.scored import sample_and_log_prob
@@ -75,9 +75,7 @@ def draws(
     Args:
         q: a distribution of batch shape (*batch), or a joint of such.
         log_p: draws in q's structure to an array of shape (n, *batch).
-        key: needed by all but a sum over values.
-        num_samples: draws for each batch element (for each component of a mixture).
-        estimator: forces one on every site.
+        key, num_samples, estimator: as the caller of the bound gives them.
         allowed: the estimators that the bound can use, the best first.
         jump: a site to the reason why the gradient of what is averaged is wrong along its draws, or
             to None; by default for its own log density and any ``log_p`` on the line.
@@ -86,9 +84,10 @@ def draws(
 
     Raises:
         TypeError: a member of q is not a distribution.
-        ValueError: no estimator is right, the key is missing, there are too few draws for a
-            baseline, or the members have different batch shapes.
+        ValueError: no estimator is right, the key is missing, there are too few draws, or the
+            members have different batch shapes.
     """
+    check_arguments(num_samples, estimator, allowed)
     leaves, structure = jax.tree.flatten_with_path(q, is_leaf=is_distribution)
     members = {label + jax.tree_util.keystr(path): d for path, d in leaves}
     _check_members(members, label)

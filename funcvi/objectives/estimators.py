@@ -31,13 +31,8 @@ def choose(
 ) -> str:
     """The first of the allowed estimators that is right for q; or the one asked for, if it is.
 
-    Args:
-        q: one distribution.
-        estimator: the one asked for, or None.
-        allowed: what the objective can do, the best first.
-        jump: why the gradient of what is averaged would be wrong along any draws of q or of its
-            components (see ``jump_obstacle`` and ``edge_obstacle``).
-        label: what q is called in the error.
+    ``jump`` tells why the gradient of what is averaged would be wrong along any draws of q or of
+    its components (see ``jump_obstacle`` and ``edge_obstacle``).
 
     Raises:
         ValueError: the one asked for, or every one, would give a wrong gradient; the message names

@@ -7,7 +7,6 @@ from jax import Array
 
 from funcvi._types import Joint, Key
 from funcvi.objectives.draws import average, draws
-from funcvi.objectives.estimators import check_arguments
 from funcvi.objectives.masks import without_masks
 from funcvi.sampling.gradients import jump_obstacle
 
@@ -58,7 +57,6 @@ def expectation(
         >>> print(f"{mean(jnp.zeros(3)):.3f}", jnp.round(9 * jax.grad(mean)(jnp.zeros(3)), 2))
         2.333 [ 5. -4. -1.]
     """
-    check_arguments(num_samples, estimator, _ALLOWED)
     if not callable(function):
         raise TypeError(f"function must be callable, got {type(function).__name__}.")
     members = without_masks(q)

@@ -10,7 +10,6 @@ from jax import Array
 from funcvi._types import Joint, Key
 from funcvi.guides import Guide
 from funcvi.objectives.draws import Draws, bound, draws
-from funcvi.objectives.estimators import check_arguments
 from funcvi.objectives.of_guides import GuideLoss
 
 __all__ = ["importance_weighted_elbo", "negative_importance_weighted_elbo"]
@@ -65,7 +64,6 @@ def importance_weighted_elbo(
         >>> abs(float(bound(100_000) - evidence)) < 0.02
         True
     """
-    check_arguments(num_samples, estimator, _ALLOWED)
     d = draws(q, log_joint, key, num_samples, estimator, _ALLOWED, function="log_joint")
     return jnp.sum(bound(d, _log_mean_exp))
 

@@ -48,7 +48,8 @@ def checked_pair(
             f"{names[0]} has event shape {q.event_shape}, {names[1]} has {p.event_shape}: "
             "they must be the same (see to_event)."
         )
-    if _broadcast(q.batch_shape, p.batch_shape) != q.batch_shape:
+    sides = zip(reversed(q.batch_shape), reversed(p.batch_shape), strict=False)
+    if len(p.batch_shape) > len(q.batch_shape) or any(theirs not in (1, n) for n, theirs in sides):
         raise ValueError(
             f"{names[0]} has batch shape {q.batch_shape}, {names[1]} has {p.batch_shape}: p must "
             "broadcast to q's. Expand q, or reshape one of them."
@@ -79,13 +80,6 @@ def checked_pair(
     if not inside:
         raise error()
     return lambda value: value
-
-
-def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...] | None:
-    try:
-        return np.broadcast_shapes(a, b)
-    except ValueError:
-        return None
 
 
 def _inside(q: Constraint, p: Constraint) -> bool | np.bool_ | Array:
