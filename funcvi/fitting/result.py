@@ -25,7 +25,7 @@ PerFit: TypeAlias = T | Sequence["PerFit[T]"]
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=("params", "losses", "state", "carry", "moved", "judged_from", "fingerprint"),
-    meta_fields=("unread", "draws", "loop", "patience", "tolerance", "interruption"),
+    meta_fields=("unread", "is_random", "loop", "patience", "tolerance", "interruption"),
 )
 @dataclass(frozen=True)
 class Fit:
@@ -45,7 +45,7 @@ class Fit:
             loss or other args.
         unread: names of the params that the loss does not read, or only through what has no
             derivative.
-        draws: whether the loss depends on its key.
+        is_random: whether the loss depends on its key.
         loop: "compiled" or "host": which ran.
         interruption: who ended the fit before its last step, if anyone did.
     """
@@ -58,7 +58,7 @@ class Fit:
     judged_from: np.ndarray | np.int32 | jax.Array
     fingerprint: np.ndarray | jax.Array
     unread: tuple[str, ...]
-    draws: bool
+    is_random: bool
     loop: str
     patience: int
     tolerance: float | None
@@ -94,7 +94,7 @@ class Fit:
     def _verdict(self) -> Verdict:
         first = int(self.judged_from)
         losses = np.asarray(self.losses)[first : int(self.carry.step)]
-        draws, stateful = self.draws, self.state is not None
+        draws, stateful = self.is_random, self.state is not None
         verdict = judge(losses, self.carry, self.patience, self.tolerance, first, draws, stateful)
         if self.interruption is not None and verdict.status != Status.diverged:
             verdict = Verdict(Status.interrupted, self.interruption)
