@@ -1,9 +1,11 @@
 """Guides: families of posteriors over the unconstrained space of a target."""
 
 from funcvi.guides.contract import Guide, Posterior, check_guide
+from funcvi.guides.full_rank import full_rank
 from funcvi.guides.general import guide
 from funcvi.guides.laplace import laplace
-from funcvi.guides.normals import full_rank, low_rank, mean_field
+from funcvi.guides.low_rank import low_rank
+from funcvi.guides.mean_field import mean_field
 
 __all__ = [
     "Guide",
