@@ -1,8 +1,6 @@
 """Distributions by mean and variance, as a network's layers give them for sampled activations."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
@@ -15,18 +13,6 @@ from funcvi.runtime_checks import require
 __all__ = ["from_moments"]
 
 
-def _normal(m: Array, v: Array) -> dist.Distribution:
-    return dist.Normal(m, jnp.sqrt(v))
-
-
-def _laplace(m: Array, v: Array) -> dist.Distribution:
-    return dist.Laplace(m, jnp.sqrt(v / 2))
-
-
-def _logistic(m: Array, v: Array) -> dist.Distribution:
-    return dist.Logistic(m, jnp.sqrt(3 * v) / jnp.pi)
-
-
 def _gumbel(m: Array, v: Array) -> dist.Distribution:
     scale = jnp.sqrt(6 * v) / jnp.pi
     return dist.Gumbel(m - jnp.euler_gamma * scale, scale)
@@ -35,10 +21,6 @@ def _gumbel(m: Array, v: Array) -> dist.Distribution:
 def _log_normal(m: Array, v: Array) -> dist.Distribution:
     variance = jnp.log1p(v / m**2)
     return dist.LogNormal(jnp.log(m) - variance / 2, jnp.sqrt(variance))
-
-
-def _gamma(m: Array, v: Array) -> dist.Distribution:
-    return dist.Gamma(m**2 / v, m / v)
 
 
 def _inverse_gamma(m: Array, v: Array) -> dist.Distribution:
@@ -51,21 +33,16 @@ def _beta(m: Array, v: Array) -> dist.Distribution:
     return dist.Beta(m * total, (1 - m) * total)
 
 
-@dataclass(frozen=True)
-class _Solved:
-    build: Callable[[Array, Array], dist.Distribution]
-    mean: Literal["real", "positive", "unit interval"] = "real"  # where the mean must lie
-
-
-_SOLVED: dict[type[dist.Distribution], _Solved] = {
-    dist.Normal: _Solved(_normal),
-    dist.Laplace: _Solved(_laplace),
-    dist.Logistic: _Solved(_logistic),
-    dist.Gumbel: _Solved(_gumbel),
-    dist.LogNormal: _Solved(_log_normal, "positive"),
-    dist.Gamma: _Solved(_gamma, "positive"),
-    dist.InverseGamma: _Solved(_inverse_gamma, "positive"),
-    dist.Beta: _Solved(_beta, "unit interval"),
+#: Where the mean must lie, and the distribution of a mean and a variance.
+_SOLVED: dict[type, tuple[str, Callable[[Array, Array], dist.Distribution]]] = {
+    dist.Normal: ("real", lambda m, v: dist.Normal(m, jnp.sqrt(v))),
+    dist.Laplace: ("real", lambda m, v: dist.Laplace(m, jnp.sqrt(v / 2))),
+    dist.Logistic: ("real", lambda m, v: dist.Logistic(m, jnp.sqrt(3 * v) / jnp.pi)),
+    dist.Gumbel: ("real", _gumbel),
+    dist.LogNormal: ("positive", _log_normal),
+    dist.Gamma: ("positive", lambda m, v: dist.Gamma(m**2 / v, m / v)),
+    dist.InverseGamma: ("positive", _inverse_gamma),
+    dist.Beta: ("unit interval", _beta),
 }
 
 
@@ -96,41 +73,38 @@ def from_moments(
         >>> print(fv.sample(q, jax.random.key(0)).shape, q.variance[0, 0].round(4))
         (2, 3) 0.6931
     """
-    solved = _SOLVED.get(kind)
-    if solved is None:
+    if kind not in _SOLVED:
         names = ", ".join(sorted(k.__name__ for k in _SOLVED))
         shown = getattr(kind, "__name__", repr(kind))
         raise TypeError(f"from_moments: no solution for {shown}; there are {names}")
-    mean, variance = jnp.asarray(mean), jnp.asarray(variance)
+    support, build = _SOLVED[kind]
     try:
-        shape = jnp.broadcast_shapes(mean.shape, variance.shape)
+        mean, variance = jnp.broadcast_arrays(jnp.asarray(mean), jnp.asarray(variance))
     except ValueError as error:
         raise ValueError(
-            f"from_moments: mean has shape {mean.shape}, variance {variance.shape}; they do not "
-            "broadcast"
+            f"from_moments: mean has shape {jnp.shape(mean)}, variance {jnp.shape(variance)}; "
+            "they do not broadcast"
         ) from error
     where = "softplus (fv.Softplus) or exp (fv.Exp)"
-    mean, variance = jnp.broadcast_to(mean, shape), jnp.broadcast_to(variance, shape)
-    positive = variance > 0
-    variance = _checked(positive, variance, "variance must be positive", where)
-    if solved.mean == "positive":
+    variance = _checked(variance > 0, variance, "variance must be positive", where)
+    if support == "positive":
         name = f"mean of {kind.__name__} must be positive"
         mean = _checked(mean > 0, mean, name, where)
-    elif solved.mean == "unit interval":
+    elif support == "unit interval":
         inside = (mean > 0) & (mean < 1)
         mean = _checked(inside, mean, f"mean of {kind.__name__} must be in (0, 1)", "sigmoid")
         largest = mean * (1 - mean)
         name = f"variance of {kind.__name__} must be below mean * (1 - mean)"
         variance = _checked(variance < largest, variance, name, "mean * (1 - mean) * sigmoid")
-    return solved.build(mean, variance)
+    return build(mean, variance)
 
 
 def _checked(holds: Array, value: Array, what: str, bijection: str) -> Array:
-    concrete = is_concrete(holds)
-    broken = int(jnp.sum(~holds)) if concrete else 0
-    count = f"{broken} of {holds.size} entries are not" if concrete else "some entries are not"
+    count = f"{jnp.sum(~holds)} of {holds.size}" if is_concrete(holds) else "some"
     return require(
         holds,
         value,
-        lambda: ValueError(f"from_moments: {what}; {count}. Make it so by {bijection}."),
+        lambda: ValueError(
+            f"from_moments: {what}; {count} entries are not. Make it so by {bijection}."
+        ),
     )

@@ -12,9 +12,7 @@ quadrature. Given it, the second angle is von Mises. A sine-skewed angle (Ameije
 derivative is a quadrature too.
 """
 
-import functools
 import math
-import operator
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -103,12 +101,9 @@ def _velocity(
 
     below, d_below = integrals(start)
     above, d_above = integrals(math.pi)
-    slopes = [
-        (below * db - above * da) / (below + above) for da, db in zip(d_below, d_above, strict=True)
-    ]
-    return functools.reduce(
-        operator.add, (slope * dp for slope, dp in zip(slopes, dparams, strict=True))
-    )
+    slopes = zip(d_below, d_above, dparams, strict=True)
+    moves = [(below * db - above * da) / (below + above) * dp for da, db, dp in slopes]
+    return sum(moves, jnp.zeros_like(x))
 
 
 def _first_log_density(phi: Array, one: Array, two: Array, correlation: Array) -> Array:

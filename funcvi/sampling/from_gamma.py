@@ -1,6 +1,8 @@
 """Distributions made of Gamma draws. Ratios are taken in log space, where nothing underflows."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +19,13 @@ from funcvi.sampling.dtypes import inside, noise_dtype
 from funcvi.sampling.gamma import gamma_velocity, log_standard_gamma, standard_gamma
 from funcvi.sampling.implicit import implicit
 from funcvi.sampling.multivariate import times_vector
-from funcvi.sampling.record import Record, Shape, Univariate, discrete
+from funcvi.sampling.record import Draw, Record, Shape, Univariate, discrete
 from funcvi.sampling.wrappers import base_of
 
 __all__ = ["RECORDS"]
 
 
-def _gamma(d: dist.Gamma, key: Key, shape: Shape) -> Array:
+def _gamma(d: dist.Gamma | dist.GammaPoisson, key: Key, shape: Shape) -> Array:
     return standard_gamma(key, _float(d.concentration, d), shape) / d.rate
 
 
@@ -31,14 +33,15 @@ def _float(x: ArrayLike, d: dist.Distribution) -> Array:
     return jnp.asarray(x, noise_dtype(d))
 
 
-def _beta(d: dist.Beta, key: Key, shape: Shape) -> Array:
-    return _beta_draws(key, _float(d.concentration1, d), _float(d.concentration0, d), shape)
-
-
-def _beta_draws(key: Key, one: Array, zero: Array, shape: Shape) -> Array:
+def _log_odds(key: Key, one: Array, zero: Array, shape: Shape) -> Array:
+    """Of a Beta(one, zero) draw."""
     first, second = jax.random.split(key)
-    log_odds = log_standard_gamma(first, one, shape) - log_standard_gamma(second, zero, shape)
-    return inside(jax.nn.sigmoid(log_odds))
+    return log_standard_gamma(first, one, shape) - log_standard_gamma(second, zero, shape)
+
+
+def _beta(d: dist.Beta | dist.BetaBinomial, key: Key, shape: Shape) -> Array:
+    one, zero = _float(d.concentration1, d), _float(d.concentration0, d)
+    return inside(jax.nn.sigmoid(_log_odds(key, one, zero, shape)))
 
 
 def _dirichlet(d: dist.Dirichlet | dist.DirichletMultinomial, key: Key, shape: Shape) -> Array:
@@ -104,36 +107,33 @@ def _lkj_cholesky(d: dist.LKJCholesky, key: Key, shape: Shape) -> Array:
     size = d.dimension
     columns = jnp.concatenate([jnp.arange(i) for i in range(1, size)])
     a = _float(d.concentration, d)[..., None] + (size - 2 - columns) / 2
-    first, second = jax.random.split(key)
-    full = (*shape, columns.size)
     # A Beta(a, a) on (-1, 1) is tanh of half its log odds, which keeps both ends.
-    log_odds = log_standard_gamma(first, a, full) - log_standard_gamma(second, a, full)
+    log_odds = _log_odds(key, a, a, (*shape, columns.size))
     bound = 1 - jnp.finfo(log_odds.dtype).eps
     return signed_stick_breaking_tril(jnp.clip(jnp.tanh(log_odds / 2), -bound, bound))
 
 
-def _gamma_poisson(d: dist.GammaPoisson, key: Key, shape: Shape) -> Array:
-    gamma_key, poisson_key = jax.random.split(key)
-    rate = standard_gamma(gamma_key, _float(d.concentration, d), shape) / d.rate
-    return jnp.asarray(dist.Poisson(rate, validate_args=False).sample(poisson_key))
+def _counts(latent: Draw, given: Callable[[Any, Array], dist.Distribution]) -> Record:
+    """Of a discrete distribution whose parameter is itself drawn."""
+
+    def draw(d: dist.Distribution, key: Key, shape: Shape) -> Array:
+        latent_key, key = jax.random.split(key)
+        return jnp.asarray(given(d, latent(d, latent_key, shape)).sample(key))
+
+    return Record(draw, pathwise=discrete)
 
 
-def _beta_binomial(d: dist.BetaBinomial, key: Key, shape: Shape) -> Array:
-    beta_key, binomial_key = jax.random.split(key)
-    one, zero = _float(d.concentration1, d), _float(d.concentration0, d)
-    probs = _beta_draws(beta_key, one, zero, shape)
-    return jnp.asarray(
-        dist.BinomialProbs(probs, d.total_count, validate_args=False).sample(binomial_key)
-    )
+def _poisson(d: dist.GammaPoisson, rate: Array) -> dist.Distribution:
+    return dist.Poisson(rate, validate_args=False)
 
 
-def _dirichlet_multinomial(d: dist.DirichletMultinomial, key: Key, shape: Shape) -> Array:
-    dirichlet_key, multinomial_key = jax.random.split(key)
-    probs = _dirichlet(d, dirichlet_key, shape)
-    counts = dist.MultinomialProbs(
-        probs, d.total_count, total_count_max=_most_trials(d), validate_args=False
-    )
-    return jnp.asarray(counts.sample(multinomial_key))
+def _binomial(d: dist.BetaBinomial, probs: Array) -> dist.Distribution:
+    return dist.BinomialProbs(probs, d.total_count, validate_args=False)
+
+
+def _multinomial(d: dist.DirichletMultinomial, probs: Array) -> dist.Distribution:
+    most = _most_trials(d)
+    return dist.MultinomialProbs(probs, d.total_count, total_count_max=most, validate_args=False)
 
 
 def _most_trials(d: dist.DirichletMultinomial) -> int | None:
@@ -177,8 +177,8 @@ RECORDS: dict[type, Record] = {
     dist.WishartCholesky: Record(_wishart_cholesky),
     dist.InverseWishartCholesky: Record(_inverse_wishart_cholesky),
     dist.LKJCholesky: Record(_lkj_cholesky),
-    dist.GammaPoisson: Record(_gamma_poisson, pathwise=discrete),
-    dist.NegativeBinomial2: Record(_gamma_poisson, pathwise=discrete),
-    dist.BetaBinomial: Record(_beta_binomial, pathwise=discrete),
-    dist.DirichletMultinomial: Record(_dirichlet_multinomial, pathwise=discrete),
+    dist.GammaPoisson: _counts(_gamma, _poisson),
+    dist.NegativeBinomial2: _counts(_gamma, _poisson),
+    dist.BetaBinomial: _counts(_beta, _binomial),
+    dist.DirichletMultinomial: _counts(_dirichlet, _multinomial),
 }

@@ -107,14 +107,9 @@ def _scaled(two_tails: Callable[[Array], TwoTails]) -> Univariate:
     )
 
 
-def _laplace_tails(z: Array) -> TwoTails:
+def _laplace_tail(z: Array) -> Array:
     small = jnp.exp(-jnp.abs(z)) / 2
-    return jnp.where(z < 0, small, 1 - small), jnp.where(z < 0, 1 - small, small)
-
-
-def _cauchy_tails(z: Array) -> TwoTails:
-    one = jnp.ones_like(z)
-    return jnp.arctan2(one, -z) / math.pi, jnp.arctan2(one, z) / math.pi
+    return jnp.where(z < 0, small, 1 - small)
 
 
 def _half_cauchy_tails(z: Array) -> TwoTails:
@@ -124,10 +119,6 @@ def _half_cauchy_tails(z: Array) -> TwoTails:
 def _gumbel_tails(z: Array) -> TwoTails:
     e = jnp.exp(-z)
     return jnp.exp(-e), -jnp.expm1(-e)
-
-
-def _soft_laplace_tails(z: Array) -> TwoTails:
-    return jnp.arctan(jnp.exp(z)) * (2 / math.pi), jnp.arctan(jnp.exp(-z)) * (2 / math.pi)
 
 
 def _exponential_tails(d: dist.Distribution, e: Array) -> TwoTails:
@@ -161,15 +152,20 @@ RECORDS: dict[type, Record] = {
         _of(noise.normal, _located), univariate=_symmetric(ndtr), tails=tails.NORMAL
     ),
     dist.Cauchy: Record(
-        _of(_cauchy, _located), univariate=_real(_cauchy_tails), tails=tails.CAUCHY
+        _of(_cauchy, _located),
+        univariate=_symmetric(lambda z: jnp.arctan2(jnp.ones_like(z), -z) / math.pi),
+        tails=tails.CAUCHY,
     ),
     dist.Laplace: Record(
-        _of(_laplace, _located), univariate=_real(_laplace_tails), tails=tails.LAPLACE
+        _of(_laplace, _located), univariate=_symmetric(_laplace_tail), tails=tails.LAPLACE
     ),
     dist.Logistic: Record(
         _of(_logistic, _located), univariate=_symmetric(jax.nn.sigmoid), tails=tails.LOGISTIC
     ),
-    dist.SoftLaplace: Record(univariate=_real(_soft_laplace_tails), tails=tails.SOFT_LAPLACE),
+    dist.SoftLaplace: Record(
+        univariate=_symmetric(lambda z: jnp.arctan(jnp.exp(z)) * (2 / math.pi)),
+        tails=tails.SOFT_LAPLACE,
+    ),
     dist.Gumbel: Record(
         _of(noise.exponential, lambda d, e: d.loc - d.scale * jnp.log(e)),
         univariate=_real(_gumbel_tails),

@@ -49,7 +49,14 @@ def standard_gamma(key: Key, concentration: Array, shape: tuple[int, ...]) -> Ar
         >>> round(float(standard_gamma(jax.random.key(0), jnp.float32(1e30), ())) / 1e30, 6)
         1.0
     """
-    return _prepared(_gamma, gamma_velocity, key, concentration, shape)
+    # Zero is outside the support: what underflows becomes the smallest positive number.
+    return _draws(
+        key,
+        concentration,
+        shape,
+        lambda a, log_ratio: jnp.maximum(a * jnp.exp(log_ratio), jnp.finfo(a.dtype).tiny),
+        gamma_velocity,
+    )
 
 
 def log_standard_gamma(key: Key, concentration: Array, shape: tuple[int, ...]) -> Array:
@@ -62,15 +69,17 @@ def log_standard_gamma(key: Key, concentration: Array, shape: tuple[int, ...]) -
         >>> bool(log_standard_gamma(jax.random.key(0), jnp.float32(1e-3), ()) < -100)
         True
     """
-    return _prepared(_log_gamma, _log_velocity, key, concentration, shape)
+    return _draws(
+        key, concentration, shape, lambda a, log_ratio: jnp.log(a) + log_ratio, _log_velocity
+    )
 
 
-def _prepared(
-    draw: Callable[[Array, Array, Array], Array],
-    velocity: Callable[[Array, Array, Array], Array],
+def _draws(
     key: Key,
     concentration: Array,
     shape: tuple[int, ...],
+    value: Callable[[Array, Array], Array],
+    velocity: Callable[[Array, Array, Array], Array],
 ) -> Array:
     concentration = jnp.asarray(concentration)
     dtype = concentration.dtype
@@ -83,12 +92,12 @@ def _prepared(
             f"shape {shape}."
         ) from None
     z, e = normal_and_exponential(key, shape, wide)
-    draws = draw(jax.lax.stop_gradient(concentration), z, e)
+    draws = value(*_log_parts(jax.lax.stop_gradient(concentration), z, e))
     return implicit(velocity, concentration, draws).astype(dtype)
 
 
 def _log_parts(concentration: Array, z: Array, e: Array) -> tuple[Array, Array]:
-    """``boosted`` and ``log_ratio``: a draw is ``boosted * exp(log_ratio)``."""
+    """A draw is the first times the exponential of the second."""
     a = jnp.where(concentration > 0, concentration, jnp.nan)
     small = a < 1
     boosted = jnp.where(small, a + 1, a)
@@ -96,17 +105,6 @@ def _log_parts(concentration: Array, z: Array, e: Array) -> tuple[Array, Array]:
     inner = u * jax.lax.rsqrt(u * u + coefficients.BEND**2)
     log_ratio = horner_rows(coefficients.LOG_QUANTILE, inner, 1 / boosted)
     return boosted, jnp.where(small, log_ratio - e / a, log_ratio)
-
-
-def _gamma(concentration: Array, z: Array, e: Array) -> Array:
-    boosted, log_ratio = _log_parts(concentration, z, e)
-    # Zero is outside the support: what underflows becomes the smallest positive number.
-    return jnp.maximum(boosted * jnp.exp(log_ratio), jnp.finfo(z.dtype).tiny)
-
-
-def _log_gamma(concentration: Array, z: Array, e: Array) -> Array:
-    boosted, log_ratio = _log_parts(concentration, z, e)
-    return jnp.log(boosted) + log_ratio
 
 
 def gamma_velocity(x: Array, concentration: Array, dconcentration: Array) -> Array:

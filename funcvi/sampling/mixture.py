@@ -16,7 +16,7 @@ with the gap. Summing over the components, as ``fv.kl`` does unasked, has no suc
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,8 +41,6 @@ from funcvi.sampling.record import Draw, Kind, Record, Shape, unwrapped
 from funcvi.sampling.wrappers import elementwise, kind_after, values_before
 
 __all__ = ["RECORDS", "at_fixed_quantile", "mixture_obstacle"]
-
-Component: TypeAlias = Any  # a distribution whose kind is known, see _kind
 
 _LOG_2_PI = math.log(2 * math.pi)
 _SAME = (dist.Independent, dist.ExpandedDistribution)
@@ -148,10 +146,9 @@ def _tails(d: Any, x: Array) -> tuple[Array, Array]:
     if (univariate := univariate_of(d)) is not None:
         return univariate.tails(d, univariate.latent(d, x))
     if isinstance(d, Mixture):
+        lower, upper = _over_components(_tails, x, d)
         weights = _weights(d)
-        each = _over_components(_tails, x, d)
-        lower, upper = (jnp.sum(weights * t[..., 0], axis=-1) for t in each)
-        return lower, upper
+        return jnp.sum(weights * lower[..., 0], -1), jnp.sum(weights * upper[..., 0], -1)
     inner = values_before(d, x)[0]
     lower, upper = _tails(d.base_dist, inner)
     rising = jnp.ones_like(inner)
@@ -188,12 +185,8 @@ def _over_components(function: Callable[..., Any], x: Array, *mixtures: Any) -> 
 
 def _apart(c: Any, x: Array) -> tuple[Array, Array, Array]:
     """x within the support of c, and whether it was below, above."""
-    if _kind(c) == "real":
-        no = jnp.zeros(x.shape, bool)
-        return x, no, no
-    below, above = x <= 0, jnp.zeros(x.shape, bool)
-    if _kind(c) == "unit":
-        above = x >= 1
+    kind = _kind(c)
+    below, above = (x <= 0) & (kind != "real"), (x >= 1) & (kind == "unit")
     return jnp.where(below | above, 0.5, x), below, above
 
 

@@ -35,7 +35,8 @@ def words(key: Key, shape: tuple[int, ...], stream: int = 0) -> tuple[Array, Arr
     Threefry-2x32 with 20 rounds (Salmon et al. 2011, doi:10.1145/2063384.2063405) of each element's
     index; with a key of another kind, the bits that it gives itself.
     """
-    key = _typed(key)
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(key)
     if str(jax.random.key_impl(key)) != "threefry2x32":
         both = jax.random.bits(jax.random.fold_in(key, stream), (2, *shape), jnp.uint32)
         return both[0], both[1]
@@ -133,12 +134,6 @@ def _unit(first: Array, second: Array) -> Array:
     """float64 in (0, 1) from the highest 52 of 64 bits; with 53 the last would round to one."""
     both = (first.astype(jnp.uint64) << np.uint64(32)) | second.astype(jnp.uint64)
     return ((both >> np.uint64(12)).astype(jnp.float64) + 0.5) * 2.0**-52
-
-
-def _typed(key: Key) -> Key:
-    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        return key
-    return jax.random.wrap_key_data(key)
 
 
 def _index(shape: tuple[int, ...]) -> tuple[Array, Array]:

@@ -1,5 +1,7 @@
 """Distributions that numpyro's own ``sample`` draws: what is known of their gradients."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
@@ -17,18 +19,13 @@ def _polya_gamma(d: dist.TruncatedPolyaGamma, key: Key, shape: Shape) -> Array:
     return jnp.asarray(dist.TruncatedPolyaGamma().sample(key, shape))
 
 
-def _gated(d: dist.Distribution) -> str | None:
-    return f"{type(d).__name__} opens its gate at random, so the gate gets no gradient"
+def _because(what: str) -> Callable[[dist.Distribution], str]:
+    return lambda d: what.format(type(d).__name__)
 
 
-def _censored(d: dist.Distribution) -> str | None:
-    return f"draws of {type(d).__name__} do not follow its log_prob, which is a likelihood"
-
-
-def _unnormalised(d: dist.Distribution) -> str | None:
-    return f"{type(d).__name__} has no normalised density"
-
-
+_gated = _because("{} opens its gate at random, so the gate gets no gradient")
+_censored = _because("draws of {} do not follow its log_prob, which is a likelihood")
+_unnormalised = _because("{} has no normalised density")
 _CENSORED = named(
     "LeftCensoredDistribution", "RightCensoredDistribution", "IntervalCensoredDistribution"
 )
@@ -72,10 +69,6 @@ RECORDS: dict[type, Record] = {
     ),
     dist.TruncatedPolyaGamma: Record(_polya_gamma),
     dist.Delta: Record(score=_unnormalised),
-    dist.ImproperUniform: Record(
-        pathwise=lambda d: "ImproperUniform cannot be sampled", score=_unnormalised
-    ),
-    dist.Unit: Record(
-        pathwise=lambda d: "Unit is a factor, not a distribution", score=_unnormalised
-    ),
+    dist.ImproperUniform: Record(pathwise=_because("{} cannot be sampled"), score=_unnormalised),
+    dist.Unit: Record(pathwise=_because("{} is a factor, not a distribution"), score=_unnormalised),
 }

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
+from jax.typing import ArrayLike
 
 from funcvi._types import Key
 from funcvi.sampling import noise
@@ -29,7 +30,14 @@ from funcvi.sampling.record import Record, Shape
 from funcvi.sampling.tails import Tails
 from funcvi.sampling.wrappers import base_of
 
-__all__ = ["RECORDS", "between", "exponential_quantile", "truncation_obstacle"]
+__all__ = [
+    "RECORDS",
+    "between",
+    "exponential_quantile",
+    "kept_inside",
+    "passed",
+    "truncation_obstacle",
+]
 
 
 def between(tails: Tails, low: Array, high: Array, u: Array, rest: Array) -> tuple[Array, ...]:
@@ -68,14 +76,7 @@ def _between(
     p, q = jnp.where(flip, rest, u), jnp.where(flip, u, rest)
     width = b - a
     start = jnp.maximum(a, 0)
-    drop = tails.drop(start, width)
-    some = p < 0.5
-    e = jnp.where(
-        some,
-        -jnp.log1p(jnp.where(some, p, 0) * jnp.expm1(-drop)),
-        -jnp.log(q + p * jnp.exp(-drop)),
-    )
-    beside = tails.rise(start, e)
+    beside = tails.rise(start, passed(tails.drop(start, width), p, q))
     below, above = tails.tail(jnp.maximum(-a, 0)), tails.tail(jnp.maximum(b, 0))
     mass = 1 - below - above
     left, right = below + p * mass, above + q * mass
@@ -119,6 +120,21 @@ def _density_ratio(tails: Tails, bound: Array, gap: Array, t: Array) -> Array:
     return jnp.where(infinite, 0, ratio)
 
 
+def passed(drop: Array, p: Array, q: Array) -> Array:
+    """How far the log of a tail has dropped where a fraction p of the interval is passed."""
+    early = -jnp.log1p(jnp.minimum(p, 0.5) * jnp.expm1(-drop))
+    return jnp.where(p < 0.5, early, -jnp.log(q + p * jnp.exp(-drop)))
+
+
+def kept_inside(x: Array, low: ArrayLike | None, high: ArrayLike | None) -> Array:
+    """x between the bounds that there are, where rounding may have left them."""
+    if low is not None:
+        x = jnp.maximum(x, jnp.asarray(low, x.dtype))
+    if high is not None:
+        x = jnp.minimum(x, jnp.asarray(high, x.dtype))
+    return x
+
+
 def exponential_quantile(decay: Array, p: Array, q: Array) -> Array:
     """The quantile p of the density ``exp(-decay s)`` on s in (0, 1)."""
     steep = jnp.maximum(jnp.abs(decay), 1e-30)
@@ -136,26 +152,25 @@ def _truncated(d: Any, key: Key, shape: Shape) -> Array:
     u, rest = noise.fractions(key, shape, dtype)
     loc, scale = jnp.asarray(base.loc, dtype), jnp.asarray(base.scale, dtype)
     # Infinite after standardising, not before: the scale's tangent would be infinite.
-    bounds = [
-        None if bound is None else jnp.asarray(bound, dtype)
-        for bound in (getattr(d, "low", None), getattr(d, "high", None))
-    ]
-    low, high = (
-        jnp.broadcast_to(open_end if bound is None else (bound - loc) / scale, shape).astype(dtype)
-        for bound, open_end in zip(bounds, (-jnp.inf, jnp.inf), strict=True)
+    low, high = (getattr(d, name, None) for name in ("low", "high"))
+
+    def standard(bound: ArrayLike | None, open_end: float) -> Array:
+        if bound is None:
+            return jnp.full(shape, open_end, dtype)
+        return jnp.broadcast_to((jnp.asarray(bound, dtype) - loc) / scale, shape)
+
+    t, from_low, from_high = between(
+        tails, standard(low, -jnp.inf), standard(high, jnp.inf), u, rest
     )
-    t, from_low, from_high = between(tails, low, high, u, rest)
     x = loc + scale * t
     exact = x
     # From the bound where it is near: far from loc, x is rounded less than t is.
-    if bounds[0] is not None:
-        exact = jnp.where(from_low < jnp.abs(t), bounds[0] + scale * from_low, exact)
-    if bounds[1] is not None:
+    if low is not None:
+        exact = jnp.where(from_low < jnp.abs(t), jnp.asarray(low, dtype) + scale * from_low, exact)
+    if high is not None:
         near = (from_high < jnp.abs(t)) & (from_high < from_low)
-        exact = jnp.where(near, bounds[1] - scale * from_high, exact)
-    for bound, keep in zip(bounds, (jnp.maximum, jnp.minimum), strict=True):
-        exact = exact if bound is None else keep(exact, bound)
-    exact = jnp.where(scale > 0, exact, jnp.nan)
+        exact = jnp.where(near, jnp.asarray(high, dtype) - scale * from_high, exact)
+    exact = jnp.where(scale > 0, kept_inside(exact, low, high), jnp.nan)
     return x + jax.lax.stop_gradient(exact - x)
 
 

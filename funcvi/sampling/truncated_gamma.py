@@ -12,6 +12,7 @@ elasticity ``d log x / d log a`` at a fixed quantile,
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,7 +29,7 @@ from funcvi.sampling.dtypes import noise_dtype
 from funcvi.sampling.gamma import gamma_elasticity
 from funcvi.sampling.implicit import implicit
 from funcvi.sampling.record import Record
-from funcvi.sampling.truncated import exponential_quantile
+from funcvi.sampling.truncated import exponential_quantile, kept_inside, passed
 from funcvi.sampling.wrappers import base_of
 
 __all__ = ["RECORDS", "log_between"]
@@ -75,9 +76,9 @@ def _log_between(a: Array, low: Array, high: Array, u: Array, rest: Array) -> Ar
     # Out there a tail is given by its fraction alone.
     far_up, far_down = (above < _FAR) & (x_low > a), (below_high < _FAR) & (x_high < a)
     near_up, near_down = _log_fraction(a, x_low), _log_lower_fraction(a, x_high)
-    rise = jnp.where(open_end, jnp.inf, _up(a, left, near_up, right))
-    goal_up = _goal(rise, u, rest)
-    goal_down = _goal(_down(a, right, near_down, left), rest, u)
+    rise = jnp.where(open_end, jnp.inf, _drop(_log_fraction, a, left, near_up, right))
+    goal_up = passed(rise, u, rest)
+    goal_down = passed(_drop(_log_lower_fraction, a, right, near_down, left), rest, u)
     start = left
     end = jnp.minimum(right, jnp.log(x_low + a + 30 * jnp.sqrt(a) + 300))
     steps = 2 * info.nmant // 3 + 18
@@ -87,8 +88,10 @@ def _log_between(a: Array, low: Array, high: Array, u: Array, rest: Array) -> Ar
         y = start + (end - start) / 2
         x = jnp.exp(y)
         short = jnp.where(use_above, gammaincc(a, x) > from_above, gammainc(a, x) < from_below)
-        short = jnp.where(far_up, _up(a, left, near_up, y) < goal_up, short)
-        move = jnp.where(far_down, _down(a, right, near_down, y) > goal_down, short)
+        drop_up = _drop(_log_fraction, a, left, near_up, y)
+        drop_down = _drop(_log_lower_fraction, a, right, near_down, y)
+        short = jnp.where(far_up, drop_up < goal_up, short)
+        move = jnp.where(far_down, drop_down > goal_down, short)
         return jnp.where(move, y, start), jnp.where(move, end, y)
 
     start, end = jax.lax.fori_loop(0, steps, halve, (start, end))
@@ -170,24 +173,13 @@ def _log_lower_fraction(a: Array, x: Array) -> Array:
     return -jnp.log(jax.lax.fori_loop(0, _TERMS, inward, a + 2 * _TERMS))
 
 
-def _up(a: Array, y: Array, log_fraction: Array, y_next: Array) -> Array:
-    """log Q(a, exp(y)) - log Q(a, exp(y_next)), with the fraction at y at hand."""
+def _drop(
+    log_fraction: Callable[[Array, Array], Array], a: Array, y: Array, here: Array, y_next: Array
+) -> Array:
+    """How much the log of a tail drops from exp(y), where its fraction is at hand, to y_next."""
     step = y_next - y
-    change = log_fraction - _log_fraction(a, jnp.exp(y_next))
+    change = here - log_fraction(a, jnp.exp(y_next))
     return jnp.exp(y) * jnp.expm1(step) - a * step + change
-
-
-def _down(a: Array, y: Array, log_fraction: Array, y_next: Array) -> Array:
-    """log P(a, exp(y)) - log P(a, exp(y_next)), with the fraction at y at hand."""
-    step = y_next - y
-    change = log_fraction - _log_lower_fraction(a, jnp.exp(y_next))
-    return jnp.exp(y) * jnp.expm1(step) - a * step + change
-
-
-def _goal(drop: Array, p: Array, q: Array) -> Array:
-    """How far the log of a tail has dropped where a fraction p of the interval is passed."""
-    early = -jnp.log1p(jnp.minimum(p, 0.5) * jnp.expm1(-drop))
-    return jnp.where(p < 0.5, early, -jnp.log(q + p * jnp.exp(-drop)))
 
 
 def _narrow(a: Array, low: Array, high: Array) -> Array:
@@ -220,12 +212,7 @@ def _truncated_gamma(d: Any, key: Key, shape: tuple[int, ...]) -> Array:
     low, high = getattr(d, "low", None), getattr(d, "high", None)
     a = jnp.broadcast_to(jnp.asarray(base.concentration, dtype), shape)
     x = jnp.exp(log_between(a, log_of(low, -jnp.inf), log_of(high, jnp.inf), u, rest)) / rate
-    inside = x
-    if low is not None:
-        inside = jnp.maximum(inside, jnp.asarray(low, dtype))
-    if high is not None:
-        inside = jnp.minimum(inside, jnp.asarray(high, dtype))
-    return x + jax.lax.stop_gradient(inside - x)
+    return x + jax.lax.stop_gradient(kept_inside(x, low, high) - x)
 
 
 RECORDS: dict[type, Record] = dict.fromkeys(
