@@ -36,7 +36,7 @@ def below(instance: Instance, argument: Argument, context: Context) -> Context:
     if isinstance(instance, nt.Transform):
         is_inverse = isinstance(instance, InverseTransform)
         return tuple(instance.forward_shape(context)) if is_inverse else context
-    batch = tuple(instance.batch_shape) if context is None else context
+    batch = batch_of(instance, context) or ()
     child = argument.read(instance)
     if isinstance(instance, dist.TransformedDistribution) and not isinstance(
         child, dist.Distribution

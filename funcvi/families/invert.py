@@ -212,13 +212,11 @@ def _agree(actual: object, expected: object, tolerance: float = 1e-6) -> bool:
     if actual is expected:
         return True
     structures: list[object] = [jax.tree.structure(tree) for tree in (actual, expected)]
-    if structures[0] != structures[1]:
-        return False
-    a, b = jax.tree.leaves(actual), jax.tree.leaves(expected)
-    return all(_agree_leaf(x, y, tolerance) for x, y in zip(a, b, strict=True))
+    leaves = jax.tree.leaves(actual), jax.tree.leaves(expected)
+    return structures[0] == structures[1] and all(map(partial(_agree_leaf, tolerance), *leaves))
 
 
-def _agree_leaf(actual: object, expected: object, tolerance: float) -> bool:
+def _agree_leaf(tolerance: float, actual: object, expected: object) -> bool:
     a, b = concrete(actual), concrete(expected)
     if actual is expected or a is None or b is None:
         return True

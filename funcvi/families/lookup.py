@@ -77,28 +77,17 @@ _ONE_OF: dict[str, tuple[str, ...]] = {
     "ZeroInflatedDistribution": ("ZeroInflatedProbs", "ZeroInflatedLogits"),
 }
 
-_TRUNCATED = {
-    "TwoSidedTruncatedDistribution": ("low", "high"),
-    "LeftTruncatedDistribution": ("low",),
-    "RightTruncatedDistribution": ("high",),
-}
-_TRUNCATED_GAMMA = {
-    "TwoSidedTruncatedGamma": ("low", "high"),
-    "LeftTruncatedGamma": ("low",),
-    "RightTruncatedGamma": ("high",),
-}
-#: Functions that flatten a base under one of several wrappers: each wrapper's own arguments, and
-#: whether the function may give the bare base.
-_FLAT: dict[str, tuple[type, dict[str, tuple[str, ...]], bool]] = {
+_SIDES = ("TwoSided", "Left", "Right")
+_TRUNCATED = tuple(f"{side}TruncatedDistribution" for side in _SIDES)
+_TRUNCATED_GAMMA = tuple(f"{side}TruncatedGamma" for side in _SIDES)
+_ZERO_INFLATED = ("ZeroInflatedProbs", "ZeroInflatedLogits")
+#: Functions that flatten a base under one of several wrappers, and whether they may give it bare.
+_FLAT: dict[str, tuple[type, tuple[str, ...], bool]] = {
     "TruncatedNormal": (dist.Normal, _TRUNCATED, True),
     "TruncatedCauchy": (dist.Cauchy, _TRUNCATED, True),
     "TruncatedGamma": (dist.Gamma, _TRUNCATED_GAMMA, True),
-    "HurdleNegativeBinomial2": (dist.NegativeBinomial2, {"HurdleProbs": ("gate",)}, False),
-    "ZeroInflatedNegativeBinomial2": (
-        dist.NegativeBinomial2,
-        {"ZeroInflatedProbs": ("gate",), "ZeroInflatedLogits": ("gate_logits",)},
-        False,
-    ),
+    "HurdleNegativeBinomial2": (dist.NegativeBinomial2, ("HurdleProbs",), False),
+    "ZeroInflatedNegativeBinomial2": (dist.NegativeBinomial2, _ZERO_INFLATED, False),
 }
 
 
@@ -113,11 +102,10 @@ def _flattened(function: Callable[..., dist.Distribution]) -> tuple[Signature, .
     (inner,) = _derive(base)
     below = {n: replace(a, attribute=f"base_dist.{n}") for n, a in inner.arguments.items()}
     options = []
-    for wrapper, names in wrappers.items():
-        (outer,) = _derive(_class(wrapper))
-        arguments = {**below, **{n: outer.arguments[n] for n in names}}
+    for (outer,) in map(_derive, map(_class, wrappers)):
+        own = {n: a for n, a in outer.arguments.items() if n != "base_dist"}
         options.append(
-            Signature(function.__name__, function, arguments, kind=outer.kind, base=base)
+            Signature(function.__name__, function, {**below, **own}, kind=outer.kind, base=base)
         )
     return (*options, replace(inner, build=function)) if may_be_bare else tuple(options)
 

@@ -3,10 +3,9 @@
 import numpyro.distributions as dist
 
 from funcvi.sampling import from_gamma, from_noise, multivariate, von_mises
-from funcvi.sampling.record import Record, Univariate, own_record
-from funcvi.sampling.tails import Tails
+from funcvi.sampling.record import Record, own_record
 
-__all__ = ["RECORDS", "tails_of", "univariate_of"]
+__all__ = ["RECORDS", "elementary_record"]
 
 RECORDS: dict[type, Record] = {
     **from_noise.RECORDS,
@@ -16,15 +15,6 @@ RECORDS: dict[type, Record] = {
 }
 
 
-def _record(d: dist.Distribution) -> Record:
+def elementary_record(d: dist.Distribution) -> Record:
+    """What is known of d by itself; an empty record for a distribution made of others."""
     return own_record(type(d)) or RECORDS.get(type(d)) or Record()
-
-
-def univariate_of(d: dist.Distribution) -> Univariate | None:
-    """How a value of d is made of a latent, where that is known."""
-    return _record(d).univariate
-
-
-def tails_of(d: dist.Distribution) -> Tails | None:
-    """The tails of d in standard form, where it is a symmetric law whose tails are known."""
-    return _record(d).tails

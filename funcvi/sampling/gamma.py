@@ -11,8 +11,6 @@ and of a: as its elasticity, ``d log x / d log a`` at a fixed quantile, it needs
 two below concentration one or x = 1, and one in ``log(x / a)`` and ``1 / a`` elsewhere.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,14 +47,7 @@ def standard_gamma(key: Key, concentration: Array, shape: tuple[int, ...]) -> Ar
         >>> round(float(standard_gamma(jax.random.key(0), jnp.float32(1e30), ())) / 1e30, 6)
         1.0
     """
-    # Zero is outside the support: what underflows becomes the smallest positive number.
-    return _draws(
-        key,
-        concentration,
-        shape,
-        lambda a, log_ratio: jnp.maximum(a * jnp.exp(log_ratio), jnp.finfo(a.dtype).tiny),
-        gamma_velocity,
-    )
+    return _draws(key, concentration, shape, in_logs=False)
 
 
 def log_standard_gamma(key: Key, concentration: Array, shape: tuple[int, ...]) -> Array:
@@ -69,18 +60,10 @@ def log_standard_gamma(key: Key, concentration: Array, shape: tuple[int, ...]) -
         >>> bool(log_standard_gamma(jax.random.key(0), jnp.float32(1e-3), ()) < -100)
         True
     """
-    return _draws(
-        key, concentration, shape, lambda a, log_ratio: jnp.log(a) + log_ratio, _log_velocity
-    )
+    return _draws(key, concentration, shape, in_logs=True)
 
 
-def _draws(
-    key: Key,
-    concentration: Array,
-    shape: tuple[int, ...],
-    value: Callable[[Array, Array], Array],
-    velocity: Callable[[Array, Array, Array], Array],
-) -> Array:
+def _draws(key: Key, concentration: Array, shape: tuple[int, ...], in_logs: bool) -> Array:
     concentration = jnp.asarray(concentration)
     dtype = concentration.dtype
     wide = dtype if dtype == jnp.float64 else jnp.float32
@@ -92,12 +75,17 @@ def _draws(
             f"shape {shape}."
         ) from None
     z, e = normal_and_exponential(key, shape, wide)
-    draws = value(*_log_parts(jax.lax.stop_gradient(concentration), z, e))
-    return implicit(velocity, concentration, draws).astype(dtype)
+    boosted, log_ratio = _log_parts(jax.lax.stop_gradient(concentration), z, e)
+    if in_logs:
+        log_draws = jnp.log(boosted) + log_ratio
+        return implicit(_log_velocity, concentration, log_draws).astype(dtype)
+    # Zero is outside the support: what underflows becomes the smallest positive number.
+    draws = jnp.maximum(boosted * jnp.exp(log_ratio), jnp.finfo(wide).tiny)
+    return implicit(gamma_velocity, concentration, draws).astype(dtype)
 
 
 def _log_parts(concentration: Array, z: Array, e: Array) -> tuple[Array, Array]:
-    """A draw is the first times the exponential of the second."""
+    """``boosted`` and ``log_ratio``: a draw is ``boosted * exp(log_ratio)``."""
     a = jnp.where(concentration > 0, concentration, jnp.nan)
     small = a < 1
     boosted = jnp.where(small, a + 1, a)

@@ -29,7 +29,7 @@ from funcvi._numpyro import Mixture
 from funcvi._types import Key
 from funcvi.sampling import noise
 from funcvi.sampling.dtypes import inside, noise_dtype
-from funcvi.sampling.elementary import univariate_of
+from funcvi.sampling.elementary import elementary_record
 from funcvi.sampling.implicit import implicit
 from funcvi.sampling.multivariate import (
     is_normal_vector,
@@ -95,7 +95,7 @@ def _kind(d: Any) -> Kind | None:
 def _elementwise_kind(d: Any) -> Kind | None:
     if isinstance(d, _SAME):
         return _elementwise_kind(d.base_dist)
-    if (univariate := univariate_of(d)) is not None:
+    if (univariate := elementary_record(d).univariate) is not None:
         return univariate.kind
     if isinstance(d, Mixture) and not d.event_dim:
         kinds = {_kind(c) for c in _components(d)}
@@ -119,7 +119,7 @@ def _reparameterised(d: Any, fixed: Any, x: Array) -> Array:
     if isinstance(d, Mixture):
         shape = jnp.broadcast_shapes(x.shape, d.batch_shape)
         return at_fixed_quantile(d, jnp.broadcast_to(x, shape))
-    if (univariate := univariate_of(d)) is not None:
+    if (univariate := elementary_record(d).univariate) is not None:
         return univariate.value(d, univariate.latent(fixed, x))
     value = _reparameterised(d.base_dist, fixed.base_dist, values_before(fixed, x)[0])
     for transform in elementwise(d.transforms):
@@ -143,7 +143,7 @@ def _tails(d: Any, x: Array) -> tuple[Array, Array]:
     """F and 1 - F."""
     if isinstance(d, _SAME):
         return _tails(d.base_dist, x)
-    if (univariate := univariate_of(d)) is not None:
+    if (univariate := elementary_record(d).univariate) is not None:
         return univariate.tails(d, univariate.latent(d, x))
     if isinstance(d, Mixture):
         lower, upper = _over_components(_tails, x, d)

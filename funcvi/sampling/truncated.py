@@ -19,25 +19,17 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
-from jax.typing import ArrayLike
 
 from funcvi._types import Key
 from funcvi.sampling import noise
 from funcvi.sampling.dtypes import noise_dtype
-from funcvi.sampling.elementary import tails_of
+from funcvi.sampling.elementary import elementary_record
 from funcvi.sampling.implicit import implicit
 from funcvi.sampling.record import Record, Shape
 from funcvi.sampling.tails import Tails
 from funcvi.sampling.wrappers import base_of
 
-__all__ = [
-    "RECORDS",
-    "between",
-    "exponential_quantile",
-    "kept_inside",
-    "passed",
-    "truncation_obstacle",
-]
+__all__ = ["RECORDS", "between", "exponential_quantile", "passed", "truncation_obstacle"]
 
 
 def between(tails: Tails, low: Array, high: Array, u: Array, rest: Array) -> tuple[Array, ...]:
@@ -126,15 +118,6 @@ def passed(drop: Array, p: Array, q: Array) -> Array:
     return jnp.where(p < 0.5, early, -jnp.log(q + p * jnp.exp(-drop)))
 
 
-def kept_inside(x: Array, low: ArrayLike | None, high: ArrayLike | None) -> Array:
-    """x between the bounds that there are, where rounding may have left them."""
-    if low is not None:
-        x = jnp.maximum(x, jnp.asarray(low, x.dtype))
-    if high is not None:
-        x = jnp.minimum(x, jnp.asarray(high, x.dtype))
-    return x
-
-
 def exponential_quantile(decay: Array, p: Array, q: Array) -> Array:
     """The quantile p of the density ``exp(-decay s)`` on s in (0, 1)."""
     steep = jnp.maximum(jnp.abs(decay), 1e-30)
@@ -146,31 +129,29 @@ def exponential_quantile(decay: Array, p: Array, q: Array) -> Array:
 def _truncated(d: Any, key: Key, shape: Shape) -> Array:
     """Location and scale around ``between``; a missing bound is an infinite one."""
     dtype, base = noise_dtype(d), d.base_dist
-    tails = tails_of(base)
+    tails = elementary_record(base).tails
     if tails is None:
         return jnp.asarray(d.expand(shape).sample(key))
     u, rest = noise.fractions(key, shape, dtype)
     loc, scale = jnp.asarray(base.loc, dtype), jnp.asarray(base.scale, dtype)
     # Infinite after standardising, not before: the scale's tangent would be infinite.
-    low, high = (getattr(d, name, None) for name in ("low", "high"))
-
-    def standard(bound: ArrayLike | None, open_end: float) -> Array:
-        if bound is None:
-            return jnp.full(shape, open_end, dtype)
-        return jnp.broadcast_to((jnp.asarray(bound, dtype) - loc) / scale, shape)
-
-    t, from_low, from_high = between(
-        tails, standard(low, -jnp.inf), standard(high, jnp.inf), u, rest
+    low, high = (
+        None if bound is None else jnp.asarray(bound, dtype)
+        for bound in (getattr(d, "low", None), getattr(d, "high", None))
     )
+    a = jnp.full(shape, -jnp.inf, dtype) if low is None else (low - loc) / scale
+    b = jnp.full(shape, jnp.inf, dtype) if high is None else (high - loc) / scale
+    a, b = jnp.broadcast_to(a, shape), jnp.broadcast_to(b, shape)
+    t, from_low, from_high = between(tails, a, b, u, rest)
     x = loc + scale * t
     exact = x
     # From the bound where it is near: far from loc, x is rounded less than t is.
     if low is not None:
-        exact = jnp.where(from_low < jnp.abs(t), jnp.asarray(low, dtype) + scale * from_low, exact)
+        exact = jnp.where(from_low < jnp.abs(t), low + scale * from_low, exact)
     if high is not None:
         near = (from_high < jnp.abs(t)) & (from_high < from_low)
-        exact = jnp.where(near, jnp.asarray(high, dtype) - scale * from_high, exact)
-    exact = jnp.where(scale > 0, kept_inside(exact, low, high), jnp.nan)
+        exact = jnp.where(near, high - scale * from_high, exact)
+    exact = jnp.where(scale > 0, jnp.clip(exact, low, high), jnp.nan)
     return x + jax.lax.stop_gradient(exact - x)
 
 
@@ -232,7 +213,7 @@ def truncation_obstacle(d: dist.LeftTruncatedDistribution) -> str | None:
         >>> truncation_obstacle(dist.LeftTruncatedDistribution(dist.StudentT(3.0), 0.5))
         'LeftTruncatedDistribution of StudentT has no derivative'
     """
-    if tails_of(d.base_dist) is not None:
+    if elementary_record(d.base_dist).tails is not None:
         return None
     return f"{type(d).__name__} of {type(d.base_dist).__name__} has no derivative"
 

@@ -29,7 +29,7 @@ from funcvi.sampling.dtypes import noise_dtype
 from funcvi.sampling.gamma import gamma_elasticity
 from funcvi.sampling.implicit import implicit
 from funcvi.sampling.record import Record
-from funcvi.sampling.truncated import exponential_quantile, kept_inside, passed
+from funcvi.sampling.truncated import exponential_quantile, passed
 from funcvi.sampling.wrappers import base_of
 
 __all__ = ["RECORDS", "log_between"]
@@ -212,7 +212,7 @@ def _truncated_gamma(d: Any, key: Key, shape: tuple[int, ...]) -> Array:
     low, high = getattr(d, "low", None), getattr(d, "high", None)
     a = jnp.broadcast_to(jnp.asarray(base.concentration, dtype), shape)
     x = jnp.exp(log_between(a, log_of(low, -jnp.inf), log_of(high, jnp.inf), u, rest)) / rate
-    return x + jax.lax.stop_gradient(kept_inside(x, low, high) - x)
+    return x + jax.lax.stop_gradient(jnp.clip(x, low, high) - x)
 
 
 RECORDS: dict[type, Record] = dict.fromkeys(
