@@ -4,7 +4,7 @@ A family is a tree of these roles, and the words that a user overrides them with
 """
 
 from collections.abc import Callable, Container, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from numpyro.distributions import constraints
@@ -170,8 +170,7 @@ def shared(bijection: nt.Transform | constraints.Constraint | None = None) -> Le
         >>> fv.unconstrain(normal, scale=fv.shared())[0]["scale"].size
         1
     """
-    role = free(bijection)
-    return Learned(role.bijection, role.constraint, shared=True)
+    return replace(free(bijection), shared=True)
 
 
 def fixed(value: object = MISSING) -> Fixed:

@@ -71,22 +71,16 @@ def _from_instance(instance: Instance, overrides: Overrides, context: Context) -
         overrides = {signature.transparent: overrides}
     _check_names(overrides, list(signature.arguments), signature.name)
     roles = {
-        name: _instance_role(
-            signature, name, argument, instance, overrides.get(name, MISSING), context
-        )
-        for name, argument in signature.arguments.items()
+        name: _instance_role(signature, name, instance, overrides.get(name, MISSING), context)
+        for name in signature.arguments
     }
     return Nested(signature, roles)
 
 
 def _instance_role(
-    signature: Signature,
-    name: str,
-    argument: Argument,
-    instance: Instance,
-    override: object,
-    context: Context,
+    signature: Signature, name: str, instance: Instance, override: object, context: Context
 ) -> Role:
+    argument = signature.arguments[name]
     if argument.kind is Kind.NESTED:
         child = argument.read(instance)
         if override is MISSING or isinstance(override, Mapping) or _is_held_as_it_is(override):
@@ -104,8 +98,7 @@ def _instance_role(
     role = _array_role(signature, name, argument, override)
     if not isinstance(role, Learned):
         return role
-    learned_value = argument.factor(instance) if role.carried else argument.read(instance)
-    value = jnp.asarray(learned_value)
+    value = jnp.asarray(argument.factor(instance) if role.carried else argument.read(instance))
     if not role.shared:
         value = in_batch(value, _event_dim_of(role), argument, instance, context, name)
     shape = tuple(value.shape)
@@ -139,16 +132,14 @@ def _from_constructor(constructor: object, overrides: Overrides) -> Tree:
             f"{signatures[0].name} takes {sorted(named)} not together: give one parameterisation."
         )
     options = tuple(
-        Nested(
-            s,
-            {n: _class_role(s, n, a, overrides.get(n, MISSING)) for n, a in s.arguments.items()},
-        )
+        Nested(s, {n: _class_role(s, n, overrides.get(n, MISSING)) for n in s.arguments})
         for s in fitting
     )
     return options[0] if len(options) == 1 else Choice(options)
 
 
-def _class_role(signature: Signature, name: str, argument: Argument, override: object) -> Role:
+def _class_role(signature: Signature, name: str, override: object) -> Role:
+    argument = signature.arguments[name]
     if argument.kind is Kind.NESTED:
         return Fixed() if override is MISSING else _nested_role(signature, name, override)
     if override is MISSING and argument.kind in (Kind.CONSTANT, Kind.STATIC):

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
@@ -94,10 +93,6 @@ def _real(two_tails: Callable[[Array], TwoTails]) -> Univariate:
     )
 
 
-def _symmetric(tail: Callable[[Array], Array]) -> Univariate:
-    return _real(lambda z: (tail(z), tail(-z)))
-
-
 def _scaled(two_tails: Callable[[Array], TwoTails]) -> Univariate:
     return Univariate(
         "positive",
@@ -105,11 +100,6 @@ def _scaled(two_tails: Callable[[Array], TwoTails]) -> Univariate:
         lambda d, z: d.scale * z,
         lambda d, z: two_tails(z),
     )
-
-
-def _laplace_tail(z: Array) -> Array:
-    small = jnp.exp(-jnp.abs(z)) / 2
-    return jnp.where(z < 0, small, 1 - small)
 
 
 def _half_cauchy_tails(z: Array) -> TwoTails:
@@ -147,25 +137,19 @@ def _kumaraswamy_value(d: dist.Kumaraswamy, log_e: Array) -> Array:
 
 # ---- records -------------------------------------------------------------------------------------
 
+
+def _symmetric(law: tails.Tails, base: Callable[..., Array] | None = None) -> Record:
+    """Of a location and a scale around a law that is symmetric."""
+    draw = None if base is None else _of(base, _located)
+    return Record(draw, univariate=_real(lambda z: (law.tail(-z), law.tail(z))), tails=law)
+
+
 RECORDS: dict[type, Record] = {
-    dist.Normal: Record(
-        _of(noise.normal, _located), univariate=_symmetric(ndtr), tails=tails.NORMAL
-    ),
-    dist.Cauchy: Record(
-        _of(_cauchy, _located),
-        univariate=_symmetric(lambda z: jnp.arctan2(jnp.ones_like(z), -z) / math.pi),
-        tails=tails.CAUCHY,
-    ),
-    dist.Laplace: Record(
-        _of(_laplace, _located), univariate=_symmetric(_laplace_tail), tails=tails.LAPLACE
-    ),
-    dist.Logistic: Record(
-        _of(_logistic, _located), univariate=_symmetric(jax.nn.sigmoid), tails=tails.LOGISTIC
-    ),
-    dist.SoftLaplace: Record(
-        univariate=_symmetric(lambda z: jnp.arctan(jnp.exp(z)) * (2 / math.pi)),
-        tails=tails.SOFT_LAPLACE,
-    ),
+    dist.Normal: _symmetric(tails.NORMAL, noise.normal),
+    dist.Cauchy: _symmetric(tails.CAUCHY, _cauchy),
+    dist.Laplace: _symmetric(tails.LAPLACE, _laplace),
+    dist.Logistic: _symmetric(tails.LOGISTIC, _logistic),
+    dist.SoftLaplace: _symmetric(tails.SOFT_LAPLACE),
     dist.Gumbel: Record(
         _of(noise.exponential, lambda d, e: d.loc - d.scale * jnp.log(e)),
         univariate=_real(_gumbel_tails),

@@ -58,8 +58,7 @@ def signed_tail(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> tuple[Arr
 
     v is fine where it is small, down to 2**-32, so both tails of what is made of it are.
     """
-    first, second = words(key, shape)
-    return _signed_tail(first, second, dtype)
+    return _signed_tail(*words(key, shape), dtype)
 
 
 def fractions(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> tuple[Array, Array]:
@@ -77,14 +76,12 @@ def fractions(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> tuple[Array
 
 def normal(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
     """Standard normal draws, by inversion, with tails down to 2**-33 (|z| of 6.3)."""
-    first, second = words(key, shape)
-    return _normal(*_signed_tail(first, second, dtype))
+    return _normal(*signed_tail(key, shape, dtype))
 
 
 def exponential(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
     """Standard exponential draws, positive."""
-    first, second = words(key, shape)
-    return _exponential(first, second, dtype)
+    return _exponential(*words(key, shape), dtype)
 
 
 def normal_and_exponential(

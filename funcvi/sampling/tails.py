@@ -1,8 +1,11 @@
 """Tails of the symmetric laws that numpyro truncates, in standard form, exact however far out.
 
-They are what a draw between two bounds needs (see truncated.py), for t not negative:
+They are what a draw between two bounds needs (see truncated.py):
 
     tail(t)       S(t) = P(T > t)
+
+and, for t not negative,
+
     from_tail(p)  its inverse, for p up to one half
     drop(t, w)    log S(t) - log S(t + w), without the cancellation
     rise(t, e)    the w for which the drop is e
@@ -56,6 +59,11 @@ def _normal_rise(t: Array, e: Array) -> Array:
         excess = w * (t + w / 2) + jnp.log(scaled / moved) - e
         w = jnp.maximum(w - excess * moved / _HAZARD, 0)
     return w
+
+
+def _laplace_tail(t: Array) -> Array:
+    small = jnp.exp(-jnp.abs(t)) / 2
+    return jnp.where(t < 0, 1 - small, small)
 
 
 def _logistic_drop(t: Array, w: Array) -> Array:
@@ -132,7 +140,7 @@ NORMAL = Tails(
     slope=lambda t: -t,
 )
 LAPLACE = Tails(
-    tail=lambda t: jnp.exp(-t) / 2,
+    tail=_laplace_tail,
     from_tail=lambda p: -jnp.log(2 * p),
     drop=lambda t, w: w,
     rise=lambda t, e: e,
