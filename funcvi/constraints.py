@@ -57,18 +57,14 @@ def constraint_name(constraint: constraints.Constraint) -> str:
         return constraint_name(constraint.base_constraint)
     if isinstance(constraint, constraints.dependent_property):
         return "dependent"
-    words = _words(type(constraint).__name__.lstrip("_"))
+    name = type(constraint).__name__.lstrip("_")
+    words = "".join(f" {c.lower()}" if c.isupper() else c for c in name).strip()
     bounds = [getattr(constraint, b, None) for b in ("lower_bound", "upper_bound")]
     known = [concrete(b) for b in bounds if b is not None]
     shown = [f"{float(b):.4g}" for b in known if b is not None and np.ndim(b) == 0]
     if words in ("positive", "nonnegative", "unit interval", "circular", "softplus positive"):
         shown = []
     return f"{words}({', '.join(shown)})" if shown else words
-
-
-def _words(name: str) -> str:
-    spaced = "".join(f" {c.lower()}" if c.isupper() else c for c in name)
-    return spaced.strip()
 
 
 def _independent(constraint: constraints.Constraint) -> nt.Transform:

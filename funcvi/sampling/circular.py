@@ -185,7 +185,7 @@ def _first(key: Key, shape: Shape, one: Array, two: Array, correlation: Array) -
 
 def _reach(x: Array, one: Array, two: Array, correlation: Array) -> Array:
     """How far from x the first angle's density matters."""
-    envelope = _envelope(*(jax.lax.stop_gradient(p) for p in (one, two, correlation)))
+    envelope = _envelope(*jax.lax.stop_gradient((one, two, correlation)))
     least = jnp.where(envelope.centre > 0, jnp.minimum(envelope.left, envelope.right), math.inf)
     least = jnp.minimum(least, envelope.right)
     return jnp.abs(x - envelope.centre) + 10 * jax.lax.rsqrt(jnp.maximum(least, 1))
@@ -198,7 +198,7 @@ def _sine_bivariate(d: dist.SineBivariateVonMises, key: Key, shape: Shape) -> Ar
         jnp.broadcast_to(jnp.asarray(p, dtype), d.batch_shape)
         for p in (d.phi_concentration, d.psi_concentration, d.correlation)
     ]
-    size = _first(first_key, shape, *(jax.lax.stop_gradient(p) for p in params))
+    size = _first(first_key, shape, *jax.lax.stop_gradient(params))
     one, two, correlation = (jnp.broadcast_to(p, shape) for p in params)
     size = implicit_angle(
         _first_log_density, 0.0, size, _reach(size, *params), one, two, correlation

@@ -1,19 +1,25 @@
 """The width of a draw: that of the distribution's own parameters."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 
-__all__ = ["inside", "noise_dtype", "own_dtype"]
+__all__ = ["floats", "inside", "noise_dtype", "own_dtype"]
 
 
 def own_dtype(d: dist.Distribution) -> jnp.dtype:
     """The widest float among the parameters; without one, JAX's default."""
-    leaves = [x for x in jax.tree.leaves(d) if hasattr(x, "dtype")]
-    floats = [x for x in leaves if jnp.issubdtype(x.dtype, jnp.floating)]
     # The arrays and not their dtypes: without x64, numpy's float64 becomes float32 unasked.
-    return jnp.result_type(*floats) if floats else jnp.result_type(float)
+    return jnp.result_type(*floats(d)) if floats(d) else jnp.result_type(float)
+
+
+def floats(tree: Any) -> list[Array]:
+    """The floating-point leaves of a pytree."""
+    leaves = [x for x in jax.tree.leaves(tree) if hasattr(x, "dtype")]
+    return [x for x in leaves if jnp.issubdtype(x.dtype, jnp.floating)]
 
 
 def noise_dtype(d: dist.Distribution) -> jnp.dtype:

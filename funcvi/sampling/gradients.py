@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 from jax.custom_derivatives import SymbolicZero
@@ -21,6 +20,7 @@ from numpyro.distributions import transforms as nt
 from funcvi._numpyro import GATED
 from funcvi._types import Joint
 from funcvi.joints import is_joint, members_of
+from funcvi.sampling.dtypes import floats
 from funcvi.sampling.implicit import instantiated
 from funcvi.sampling.record import Record
 from funcvi.sampling.registry import record_of
@@ -81,8 +81,7 @@ def jump_obstacle(q: dist.Distribution, p: dist.Distribution | None = None) -> s
     """
     if not _has_angle(q):
         return None
-    supports = [support_of(d) for d in (q, p) if d is not None]
-    if len(supports) == 2 and all(s is constraints.circular for s in supports):
+    if p is not None and support_of(q) is support_of(p) is constraints.circular:
         return None
     return f"{type(q).__name__} jumps at pi, where the log density of p is not periodic"
 
@@ -169,7 +168,7 @@ def with_fixed_support(d: Joint, values: T) -> T:
         ValueError: the support of Uniform moves with its parameters, so this gradient ...
     """
     for member in members(d):
-        edges = [x for x in jax.tree.leaves(_edges(member)) if _is_float(x)]
+        edges = floats(_edges(member))
         if edges:
             values = undifferentiable(values, edges, ValueError(_moving_support(member)))
     return values
@@ -199,10 +198,6 @@ def _moving_support(d: Any) -> str:
         f"the support of {type(d).__name__} moves with its parameters, so this gradient would be "
         f"biased.\nFix the edges (fv.fixed, jax.lax.stop_gradient), or {instead}."
     )
-
-
-def _is_float(x: Any) -> bool:
-    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)
 
 
 def _edges(d: dist.Distribution) -> list[Any]:

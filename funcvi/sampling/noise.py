@@ -20,6 +20,7 @@ __all__ = [
     "fractions",
     "normal",
     "normal_and_exponential",
+    "normal_ratio",
     "signed_tail",
     "uniform",
     "words",
@@ -116,9 +117,13 @@ def _signed_tail(first: Array, second: Array, dtype: jnp.dtype) -> tuple[Array, 
 def _normal(sign: Array, v: Array) -> Array:
     if v.dtype == jnp.float64:
         return -sign * jax.scipy.special.ndtri(v / 2)
+    return sign * (1 - v) * normal_ratio(v)
+
+
+def normal_ratio(v: Array) -> Array:
+    """``z / (1 - v)`` in float32, where a standard normal exceeds z in size with probability v."""
     w = -jnp.log(v * (2 - v))
-    inner = w / (w + 10) * np.float32(2 * 32 / 22) - 1
-    return sign * (1 - v) * horner(coefficients.NORMAL, inner)
+    return horner(coefficients.NORMAL, w / (w + 10) * np.float32(2 * 32 / 22) - 1)
 
 
 def _from_31_bits(bits: Array) -> Array:

@@ -18,6 +18,7 @@ from funcvi._types import Key
 from funcvi.sampling import noise
 from funcvi.sampling.draw import unvalidated
 from funcvi.sampling.dtypes import noise_dtype, own_dtype
+from funcvi.sampling.implicit import implicit
 from funcvi.sampling.record import unwrapped
 
 __all__ = ["relaxed_one_hot", "straight_through_one_hot"]
@@ -82,17 +83,11 @@ def straight_through_one_hot(
     hard = jax.nn.one_hot(jnp.argmax(scores, axis=-1), scores.shape[-1], dtype=relaxed.dtype)
     # A row of NaN stays one; argmax would choose the first.
     hard = jnp.where(jnp.isnan(relaxed), relaxed, hard)
-    return _value_of_first(jax.lax.stop_gradient(hard), relaxed).astype(own_dtype(d))
+    return implicit(_as_relaxed, relaxed, jax.lax.stop_gradient(hard)).astype(own_dtype(d))
 
 
-@jax.custom_jvp
-def _value_of_first(hard: Array, relaxed: Array) -> Array:
-    return hard
-
-
-@_value_of_first.defjvp
-def _gradient_of_second(primals: Any, tangents: Any) -> Any:
-    return primals[0], tangents[1]
+def _as_relaxed(hard: Array, relaxed: Array, drelaxed: Array) -> Array:
+    return drelaxed
 
 
 def _scores(

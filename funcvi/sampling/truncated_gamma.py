@@ -56,8 +56,7 @@ def log_between(a: Array, low: Array, high: Array, u: Array, rest: Array) -> Arr
         >>> round(float(jnp.exp(y)), 4)   # 2 + log 2
         2.6931
     """
-    stop = jax.lax.stop_gradient
-    y = _log_between(stop(a), stop(low), stop(high), u, rest)
+    y = _log_between(*jax.lax.stop_gradient((a, low, high)), u, rest)
     return implicit(_velocity, (a, low, high), y, u, rest)
 
 

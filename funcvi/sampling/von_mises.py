@@ -23,16 +23,15 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro.distributions as dist
 from jax import Array
 
 from funcvi._types import Key
-from funcvi.sampling import coefficients, noise
+from funcvi.sampling import noise
 from funcvi.sampling import von_mises_coefficients as tables
 from funcvi.sampling.dtypes import noise_dtype
 from funcvi.sampling.implicit import implicit
-from funcvi.sampling.polynomials import horner, horner_rows
+from funcvi.sampling.polynomials import horner_rows
 from funcvi.sampling.record import Record
 
 __all__ = ["RECORDS", "centred_von_mises", "von_mises_pull", "wrapped"]
@@ -133,9 +132,7 @@ def _cut_normal(root: Array, v: Array) -> Array:
         tail = -jax.scipy.special.ndtri(jnp.minimum(above, 0.5) / 2)
         near = jax.lax.erf_inv(jnp.minimum(below, 0.5)) * math.sqrt(2)
         return jnp.where(above < 0.5, tail, near)
-    w = -jnp.log(above * (2 - above))
-    inner = w / (w + 10) * np.float32(2 * 32 / 22) - 1
-    return below * horner(coefficients.NORMAL, inner)
+    return below * noise.normal_ratio(above)
 
 
 def _layered(o: Array, k: Array, width: float) -> Array:
