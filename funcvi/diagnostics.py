@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
-from jax import Array
 
 from funcvi._checks import check_key
 from funcvi._types import Key
@@ -89,7 +88,10 @@ def diagnose(posterior: Posterior, *, key: Key, num_samples: int = 4000) -> Diag
         )
     check_key(key)
     posterior.target.check_exact("fv.diagnose")
-    log_ratio = np.asarray(_log_ratios(posterior, key, num_samples), np.float64)
+    model_key, draw_key = jax.random.split(key)
+    z, log_q = posterior.sample_unconstrained(draw_key, (num_samples,))
+    log_p = jax.vmap(posterior.target.log_density)(z, jax.random.split(model_key, num_samples))
+    log_ratio = np.asarray(log_p - log_q, np.float64)
     threshold = float(min(1 - 1 / np.log10(num_samples), 0.7))
     bad = int((~np.isfinite(log_ratio)).sum())
     if bad:
@@ -104,14 +106,6 @@ def diagnose(posterior: Posterior, *, key: Key, num_samples: int = 4000) -> Diag
         k_hat = pareto_k_hat(log_ratio)
         message = _meaning(k_hat, threshold)
     return Diagnosis(elbo, error, k_hat, num_samples, k_hat < threshold, message)
-
-
-def _log_ratios(posterior: Posterior, key: Key, num_samples: int) -> Array:
-    """``log p(z, data) - log q(z)`` at draws z from the posterior, shape (samples,)."""
-    model_key, draw_key = jax.random.split(key)
-    z, log_q = posterior.sample_unconstrained(draw_key, (num_samples,))
-    model_keys = jax.random.split(model_key, num_samples)
-    return jax.vmap(posterior.target.log_density)(z, model_keys) - log_q
 
 
 def _meaning(k_hat: float, threshold: float) -> str:

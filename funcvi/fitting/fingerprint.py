@@ -17,7 +17,6 @@ __all__ = ["fingerprint"]
 _MOST = 1 << 24  # words of an array that are hashed: 64 MB; of a larger one, evenly spaced
 _MASK = 0xFFFFFFFF
 
-
 Words: TypeAlias = jax.Array | np.ndarray
 
 
@@ -47,8 +46,7 @@ def _words(leaf: object) -> Words:
         leaf = np.asarray(leaf)
         leaf = leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype), copy=False)
     assert isinstance(leaf, (jax.Array, np.ndarray))
-    array = leaf.reshape(-1)
-    array = array[:: 1 + array.size // _MOST]
+    array = leaf.reshape(-1)[:: 1 + leaf.size // _MOST]
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         array = (np if _jax.is_concrete(array) else jnp).concatenate([array.real, array.imag])
     if array.dtype.itemsize < 4:
