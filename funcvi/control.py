@@ -179,7 +179,7 @@ def _said(shapes: object) -> str:
 def _alike(new: T, old: T, what: str) -> T:
     """``new``, if it is of the shapes and dtypes of ``old``."""
     new = _arrays(new)
-    if _said(jax.eval_shape(lambda: new)) != _said(jax.eval_shape(lambda: old)):
+    if _said(new) != _said(old):
         raise ValueError(
             f"{what} turns {_said(old)} into {_said(new)}: the depth would decide the shape, and "
             "one compiled program returns one shape. Keep the width, or choose in Python outside "

@@ -61,42 +61,45 @@ class FromFlowjax(dist.Distribution):
             raise ValueError(f"the params have different leading axes: {sorted(shapes)}.")
         return next(iter(shapes), ())
 
-    def _each(self, function: Callable[..., T], behind: int | tuple[int, ...], *args: Array) -> T:
-        """``function(flow, *args)``, with the batch axes of its results ``behind`` axes before."""
-        axes = len(self._batch())
+    def _each(
+        self, function: Callable[..., T], arg: Array, own: int, behind: int | tuple[int, ...]
+    ) -> T:
+        """``function(flow, arg)``: batch axes stand before the last ``own`` axes of ``arg``.
 
-        def one(arrays: Arrays, *args: Array) -> T:
-            return function(self.rebuild(arrays), *args)
+        In the results they stand before the last ``behind`` axes.
+        """
 
-        for i in range(1, axes + 1):
-            one = jax.vmap(one, out_axes=jax.tree.map(lambda k, i=i: -k - i, behind))
-        return one(self.arrays, *args)
+        def one(arrays: Arrays, arg: Array) -> T:
+            return function(self.rebuild(arrays), arg)
 
-    def _keys(self, key: Key) -> Key:
+        for i in range(1, len(self._batch()) + 1):
+            places = jax.tree.map(lambda k, i=i: -k - i, behind)
+            one = jax.vmap(one, in_axes=(0, -own - i), out_axes=places)
+        return one(self.arrays, arg)
+
+    def _drawn(self, draw: Callable[..., T], key: Key, behind: int | tuple[int, ...]) -> T:
         batch = self._batch()
-        return jax.random.split(key, batch) if batch else key
+        keys = jax.random.split(key, batch) if batch else key
+        return self._each(draw, keys, jnp.ndim(key), behind)
 
     def sample(self, key: Key, sample_shape: tuple[int, ...] = ()) -> Array:
         """As flowjax draws, differentiable in the arrays."""
-        behind = len(self.event_shape)
-        return self._each(lambda flow, k: flow.sample(k, sample_shape), behind, self._keys(key))
+        return self._drawn(lambda flow, k: flow.sample(k, sample_shape), key, self.event_dim)
 
     def log_prob(self, value: ArrayLike) -> Array:
         """As flowjax scores."""
-        batch, value = self._batch(), jnp.asarray(value)
-        rest = jnp.broadcast_shapes(value.shape, (*batch, *self.event_shape))
-        value = jnp.broadcast_to(value, rest if batch else value.shape)
-        lead = value.ndim - len(batch) - len(self.event_shape)
-        value = jnp.moveaxis(value, range(lead), range(len(batch), len(batch) + lead))
-        return self._each(lambda flow, x: flow.log_prob(x), 0, value)
+        value = jnp.asarray(value)
+        if batch := self._batch():
+            shape = jnp.broadcast_shapes(value.shape, (*batch, *self.event_shape))
+            value = jnp.broadcast_to(value, shape)
+        return self._each(lambda flow, x: flow.log_prob(x), value, self.event_dim, 0)
 
     def sample_and_log_prob(
         self, key: Key, sample_shape: tuple[int, ...] = ()
     ) -> tuple[Array, Array]:
         """Both at once, without the inverse."""
-        behind = (len(self.event_shape), 0)
-        return self._each(
-            lambda flow, k: flow.sample_and_log_prob(k, sample_shape), behind, self._keys(key)
+        return self._drawn(
+            lambda flow, k: flow.sample_and_log_prob(k, sample_shape), key, (self.event_dim, 0)
         )
 
 
