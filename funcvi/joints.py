@@ -1,13 +1,13 @@
 """Joints: dicts, tuples and lists of independent members, walked and rebuilt in one place."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import jax
 
 from funcvi._types import Key
 
-__all__ = ["is_joint", "joint_like", "keys_of", "members_of"]
+__all__ = ["is_joint", "joint_like", "keys_of", "map_members", "members_of"]
 
 
 def is_joint(value: object) -> bool:
@@ -28,6 +28,13 @@ def keys_of(joint: Any, key: Key) -> dict[Hashable, Key]:
     """
     names = sorted(joint) if type(joint) is dict else list(members_of(joint))
     return dict(zip(names, jax.random.split(key, len(names)), strict=True))
+
+
+def map_members(function: Callable[[Any, Key], Any], joint: Any, key: Key) -> Any:
+    """The joint of ``function(member, its key)``."""
+    keys = keys_of(joint, key)
+    each = {name: function(x, keys[name]) for name, x in members_of(joint).items()}
+    return joint_like(type(joint), each)
 
 
 def joint_like(kind: Any, members: Mapping[Hashable, Any]) -> Any:

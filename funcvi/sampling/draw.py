@@ -3,17 +3,15 @@
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
 from funcvi import _numpyro
 from funcvi._checks import check_key
 from funcvi._types import Joint, Key
-from funcvi.joints import is_joint, joint_like, keys_of, members_of
-from funcvi.sampling.dtypes import own_dtype
-from funcvi.sampling.gradients import pathwise_obstacle, undifferentiable
-from funcvi.sampling.registry import draw
+from funcvi.joints import is_joint, map_members
+from funcvi.sampling.gradients import pathwise_sample
+from funcvi.sampling.registry import raw_sample
 from funcvi.wrong_kinds import instead_of_a_distribution
 
 __all__ = ["checked_shape", "raw_sample", "sample", "unvalidated"]
@@ -60,24 +58,13 @@ def sample(d: Joint | DrawsItself, key: Key, sample_shape: tuple[int, ...] = ())
     if isinstance(d, DrawsItself):
         return d.sample(key, sample_shape)
     if is_joint(d):
-        keys = keys_of(d, key)
-        each = {name: sample(x, keys[name], sample_shape) for name, x in members_of(d).items()}
-        return joint_like(type(d), each)
+        return map_members(lambda member, k: sample(member, k, sample_shape), d, key)
     if not isinstance(d, dist.Distribution):
         raise TypeError(
             "expected a numpyro distribution, a joint or a posterior, "
             f"{instead_of_a_distribution(d)}."
         )
-    draws = raw_sample(d, key, sample_shape)
-    obstacle = pathwise_obstacle(d)
-    if obstacle is None:
-        return draws
-    refusal = TypeError(
-        f"no right pathwise gradient: {obstacle}.\nPut it in fv.kl or fv.negative_elbo, "
-        "which enumerate or use the score function;\n"
-        "or draw from jax.lax.stop_gradient(distribution) for values alone."
-    )
-    return undifferentiable(jax.lax.stop_gradient(draws), jax.tree.leaves(d), refusal)
+    return pathwise_sample(d, key, sample_shape)
 
 
 def checked_shape(sample_shape: object) -> tuple[int, ...]:
@@ -88,14 +75,6 @@ def checked_shape(sample_shape: object) -> tuple[int, ...]:
         return tuple(int(n) for n in sample_shape)
     hint = f": write ({sample_shape},)" if isinstance(sample_shape, int) else ""
     raise TypeError(f"sample_shape must be a tuple of integers, got {sample_shape!r}{hint}.")
-
-
-def raw_sample(d: dist.Distribution, key: Key, sample_shape: tuple[int, ...]) -> jax.Array:
-    """The draws with whatever gradient they carry, as wide as the distribution's parameters."""
-    draws = draw(d, key, (*sample_shape, *d.batch_shape))
-    if jnp.issubdtype(draws.dtype, jnp.floating):
-        return draws.astype(own_dtype(d))
-    return draws
 
 
 def unvalidated(d: D) -> D:

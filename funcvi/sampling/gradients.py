@@ -18,12 +18,12 @@ from numpyro.distributions import constraints
 from numpyro.distributions import transforms as nt
 
 from funcvi._numpyro import GATED
-from funcvi._types import Joint
+from funcvi._types import Joint, Key
 from funcvi.joints import is_joint, members_of
 from funcvi.sampling.dtypes import floats
 from funcvi.sampling.implicit import instantiated
-from funcvi.sampling.record import Record
-from funcvi.sampling.registry import record_of
+from funcvi.sampling.record import Record, Shape
+from funcvi.sampling.registry import raw_sample, record_of
 
 __all__ = [
     "GATED",
@@ -32,6 +32,7 @@ __all__ = [
     "jump_obstacle",
     "members",
     "pathwise_obstacle",
+    "pathwise_sample",
     "score_obstacle",
     "support_of",
     "undifferentiable",
@@ -63,6 +64,24 @@ def pathwise_obstacle(d: Joint) -> str | None:
         'Poisson is discrete'
     """
     return _obstacle(d, lambda record: record.pathwise)
+
+
+def pathwise_sample(d: dist.Distribution, key: Key, sample_shape: Shape) -> Array:
+    """Draws of d, of shape (*sample_shape, *batch, *event).
+
+    Raises:
+        TypeError: when they are differentiated where their pathwise gradient would not be right.
+    """
+    draws = raw_sample(d, key, sample_shape)
+    obstacle = pathwise_obstacle(d)
+    if obstacle is None:
+        return draws
+    refusal = TypeError(
+        f"no right pathwise gradient: {obstacle}.\nPut it in fv.kl or fv.negative_elbo, "
+        "which enumerate or use the score function;\n"
+        "or draw from jax.lax.stop_gradient(distribution) for values alone."
+    )
+    return undifferentiable(jax.lax.stop_gradient(draws), jax.tree.leaves(d), refusal)
 
 
 def jump_obstacle(q: dist.Distribution, p: dist.Distribution | None = None) -> str | None:

@@ -16,9 +16,10 @@ from funcvi.sampling import (
     truncated_gamma,
     wrappers,
 )
+from funcvi.sampling.dtypes import own_dtype
 from funcvi.sampling.record import Record, Shape, discrete, own_record
 
-__all__ = ["RECORDS", "draw", "record_of"]
+__all__ = ["RECORDS", "draw", "raw_sample", "record_of"]
 
 #: Of every class of numpyro.
 RECORDS: dict[type, Record] = {
@@ -56,6 +57,12 @@ def record_of(d: dist.Distribution) -> Record:
         if base.__module__.partition(".")[0] != "numpyro":
             trusted = trusted or any(name in vars(base) for name in _DECLARATIONS)
     return replace(record, pathwise=_declared) if trusted else record
+
+
+def raw_sample(d: dist.Distribution, key: Key, sample_shape: Shape) -> Array:
+    """The draws with whatever gradient they carry, as wide as the distribution's parameters."""
+    draws = draw(d, key, (*sample_shape, *d.batch_shape))
+    return draws.astype(own_dtype(d)) if jnp.issubdtype(draws.dtype, jnp.floating) else draws
 
 
 def draw(d: dist.Distribution, key: Key, shape: Shape) -> Array:
