@@ -11,18 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.tree_util import PyTreeDef
 
-from funcvi import _jax, programs
+from funcvi import _jax
 from funcvi._types import Key, Loss, Params
 from funcvi.fitting.ahead import guess, remember
 from funcvi.fitting.checks import check_call, checked_params, checked_state
 from funcvi.fitting.fingerprint import fingerprint
 from funcvi.fitting.loops import trace
-from funcvi.fitting.optimizers import written
-from funcvi.fitting.result import Fit
+from funcvi.fitting.result import Fit, moved
 from funcvi.fitting.run import Callback, Run, drive
-from funcvi.fitting.steps import Carry, init, scan, select, step
+from funcvi.fitting.starts import first, resumed
+from funcvi.fitting.steps import Carry, scan, select, step
 
 __all__ = ["fit"]
 
@@ -110,11 +109,11 @@ def fit(
     has_moved: bool | np.ndarray | jax.Array
     if before is None:
         start = checked_params(params)
-        carry = _first(start, optimizer, state)
+        carry = first(start, optimizer, state)
         losses, has_moved = np.zeros(0, jnp.result_type(float)), False
     else:
         start = before.params
-        carry = _resumed(before, optimizer, state)
+        carry = resumed(before, optimizer, state)
         losses, has_moved = before.losses, before.moved
     run, last = None, None
     if loop != "host" and _jax.is_concrete((carry, rest)):
@@ -134,7 +133,7 @@ def fit(
         judged_from = (np if concrete else jnp).where(same, before.judged_from, taken)
 
     def result(carry: Carry, new: np.ndarray | jax.Array, ran: str, ended: str | None) -> Fit:
-        moved = _moved(start, carry.params) | has_moved
+        changed = moved(start, carry.params) | has_moved
         if loops is not None:
             params = carry.good_params if int(carry.run) >= patience else carry.params
             joined: np.ndarray | jax.Array = np.concatenate([losses[: int(taken)], new])
@@ -142,7 +141,7 @@ def fit(
             params = select(carry.run >= patience, carry.good_params, carry.params)
             joined = jnp.concatenate([losses, jnp.full_like(new, jnp.nan)])
             joined = jax.lax.dynamic_update_slice(joined, new, (taken,))
-        return Fit(params, joined, carry.state, carry, moved, judged_from, mark, *reads, ran,
+        return Fit(params, joined, carry.state, carry, changed, judged_from, mark, *reads, ran,
                    patience, tolerance, ended)  # fmt: skip
 
     if loops is None:
@@ -169,46 +168,3 @@ def fit(
     if ended is not None:
         ended += f", after {run.taken} of {num_steps} steps: continue with fv.fit(loss, fit, ...)."
     return result(run.carry, run.losses, run.kind, ended)
-
-
-def _first(params: Params, optimizer: optax.GradientTransformation, state: object) -> Carry:
-    """The first carry, compiled."""
-
-    def make(params: Params, state: object) -> Carry:
-        return init(params, optimizer, state=state)
-
-    known = written(optimizer)
-    if known is None:
-        return programs.run(make, params, state)
-    carry: Carry = programs.program(("init", known), lambda: jax.jit(make))(params, state)
-    return carry
-
-
-def _resumed(fit: Fit, optimizer: optax.GradientTransformation, state: object) -> Carry:
-    """What the fit goes on from: after a divergence, the good params and a fresh optimiser."""
-    if np.ndim(fit.carry.run):
-        raise ValueError(
-            f"this is a batch of fits, of shape {np.shape(fit.carry.run)}: continue each of them, "
-            "jax.vmap(lambda fit: fv.fit(loss, fit, ...))(fits)."
-        )
-    expected: PyTreeDef = jax.tree.structure(jax.eval_shape(optimizer.init, fit.params))
-    if expected != jax.tree.structure(fit.carry.optimizer_state):
-        raise ValueError(
-            "this fit was made with another optimizer, whose state does not suit this one: "
-            "continue with the same, or start anew from fit.params."
-        )
-    carry = fit.carry._replace(state=state)
-    concrete = _jax.is_concrete(carry)
-    if not concrete or int(carry.run) >= fit.patience:
-        fresh = init(fit.params, optimizer, state=state)
-        again = carry._replace(params=fresh.params, optimizer_state=fresh.optimizer_state)
-        carry = again if concrete else select(carry.run >= fit.patience, again, carry)
-    return carry._replace(run=jax.device_put(np.int32(0)))
-
-
-def _moved(before: Params, after: Params) -> jax.Array | bool:
-    """Whether any of the params is another number than before."""
-    pairs = list(zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
-    if _jax.is_concrete(pairs):
-        return any((np.asarray(a) != np.asarray(b)).any() for a, b in pairs)
-    return jnp.stack([(a != b).any() for a, b in pairs]).any()

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TypeAlias, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from funcvi import _jax
@@ -14,7 +15,7 @@ from funcvi._types import Params
 from funcvi.fitting.status import Status, Verdict, judge
 from funcvi.fitting.steps import Carry
 
-__all__ = ["Fit"]
+__all__ = ["Fit", "moved"]
 
 T = TypeVar("T")
 
@@ -120,3 +121,11 @@ def _per_fit(fit: Fit, of: Callable[[Fit], T]) -> PerFit[T]:
         return of(fit)
     each = (jax.tree.map(lambda x, i=i: x[i], fit) for i in range(len(fit.carry.run)))
     return [_per_fit(one, of) for one in each]
+
+
+def moved(before: Params, after: Params) -> jax.Array | bool:
+    """Whether any of the params is another number than before."""
+    pairs = list(zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
+    if _jax.is_concrete(pairs):
+        return any((np.asarray(a) != np.asarray(b)).any() for a, b in pairs)
+    return jnp.stack([(a != b).any() for a, b in pairs]).any()
