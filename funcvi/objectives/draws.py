@@ -20,7 +20,12 @@ from funcvi._types import Joint, Key
 from funcvi.objectives.enumeration import enumerated, finite_support
 from funcvi.objectives.estimators import check_arguments, choose
 from funcvi.sampling.draw import raw_sample, unvalidated
-from funcvi.sampling.gradients import edge_obstacle, jump_obstacle, with_fixed_support
+from funcvi.sampling.gradients import (
+    edge_obstacle,
+    jump_obstacle,
+    undifferentiable,
+    with_fixed_support,
+)
 from funcvi.sampling.scored import sample_and_log_prob
 from funcvi.wrong_kinds import instead_of_a_distribution
 
@@ -32,7 +37,7 @@ class Draws(NamedTuple):
 
     Attributes:
         z: in q's structure, each array of shape (n, *batch, *event).
-        log_q: log density of the draws under q.
+        log_q: log density of the draws under q; see ``average`` for its derivatives.
         log_p: the value of ``log_p`` at the draws.
         score: zero in value, with the gradient of log q at the sites that the score function
             handles (``log_q`` has none there); zeros where there is no such site.
@@ -129,25 +134,27 @@ def draws(
 
 
 def average(d: Draws, f: Array) -> Array:
-    """The mean over draws of f (n, *batch), of shape (*batch), with its gradient.
+    """The mean over draws of f (n, *batch), of shape (*batch), with all its derivatives.
 
-    The score function's baseline is the mean of the other draws (Kool et al. 2019, OpenReview
-    r1lgTGL5DE).
+    The score function's factor is that of Foerster et al. 2018, arXiv:1802.05098, which may be
+    differentiated any number of times; its baseline is the mean of the other draws (Kool et al.
+    2019, OpenReview r1lgTGL5DE).
     """
     if d.weight is not None:
         return jnp.sum(d.weight * f, axis=0)
     if d.live_score is None:
         return jnp.mean(f, axis=0)
     n = f.shape[0]
-    above = stop_gradient((f - jnp.mean(f, axis=0)) * (n / (n - 1)))
-    return jnp.mean(f + above * d.score, axis=0)
+    others = stop_gradient((jnp.sum(f, axis=0) - f) / (n - 1))
+    return jnp.mean(f + (f - others) * jnp.expm1(d.live_score), axis=0)
 
 
 def bound(d: Draws, of: Callable[[Array], Array]) -> Array:
-    """A symmetric function of the log weights log p - log q, of shape (*batch), with its gradient.
+    """A symmetric function of the log weights log p - log q, of shape (*batch), with derivatives.
 
-    The score function's baseline is the same function of the other draws, as in Mnih and Rezende
-    2016, arXiv:1602.06725; it takes memory that grows with the square of n.
+    The score function's factor is as in ``average``; its baseline is the same function of the other
+    draws, as in Mnih and Rezende 2016, arXiv:1602.06725; it takes memory that grows with the square
+    of n.
 
     Args:
         d: draws without weights.
@@ -157,10 +164,12 @@ def bound(d: Draws, of: Callable[[Array], Array]) -> Array:
     if d.live_score is None:
         return of(log_weight)
     n = log_weight.shape[0]
-    value = of(log_weight - d.score)  # with the gradient of log q inside
+    value = of(log_weight + jnp.expm1(-d.live_score))  # with the gradient of log q inside
     others = (jnp.arange(n)[:, None] + jnp.arange(1, n)) % n
-    above = stop_gradient(value - jax.vmap(of)(log_weight[others]))
-    return value + jnp.sum(above * d.score, axis=0)
+    without = stop_gradient(jax.vmap(of)(log_weight[others]))
+    return value * jnp.exp(d.live_score.sum(axis=0)) - jnp.sum(
+        without * jnp.expm1(d.live_score), axis=0
+    )
 
 
 def is_distribution(x: object) -> bool:
@@ -189,10 +198,27 @@ def _densities(
             density = stop_gradient(live)
             score.append(live - density)
         elif density is None:
-            # Without the parameters inside log q, which drops the score: a term of mean zero.
-            density = with_fixed_support(site.q, stop_gradient(site.q).log_prob(z))
+            density = with_fixed_support(site.q, _along_draws(site.q, z))
         log_q.append(density)
-    return reduce(add, log_q), reduce(add, score) if score else None
+    if not score:
+        return reduce(add, log_q), None
+    total = reduce(add, score)
+    # Its first derivative is zero, as it may be, for the mean of the score is; the later ones are
+    # those of log q once they are multiplied by exp(score).
+    return reduce(add, log_q) + total + jnp.expm1(-total), total
+
+
+@jax.custom_jvp
+def _along_draws(q: dist.Distribution, z: Array) -> Array:
+    """log q(z), whose derivative leaves out the score of the parameters: a term of mean zero."""
+    log_q: Array = q.log_prob(z)
+    return log_q
+
+
+@_along_draws.defjvp
+def _along_draws_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (q, z), (_, slope) = primals, tangents
+    return cast("tuple[Array, Array]", jax.jvp(q.log_prob, (z,), (slope,)))
 
 
 def _doubly_reparameterised(
@@ -200,12 +226,12 @@ def _doubly_reparameterised(
 ) -> Sequence[Array]:
     """The same draws, with gradients scaled once more by their normalised importance weights.
 
-    Tucker et al. 2019, arXiv:1810.04152, equation 8.
+    Tucker et al. 2019, arXiv:1810.04152, equation 8. That holds for the first derivative, and the
+    second is refused.
     """
     # The same computation twice, which XLA does once: the weights first, then gradients by them.
-    fixed = [stop_gradient(z) for z in each]
-    log_q = reduce(add, (s.q.log_prob(z) for s, z in zip(sites, fixed, strict=True)))
-    weight = jax.nn.softmax(stop_gradient(log_p(fixed) - log_q), axis=0)
+    log_q = reduce(add, (s.q.log_prob(z) for s, z in zip(sites, each, strict=True)))
+    weight = jax.nn.softmax(log_p(each) - log_q, axis=0)
     return [
         _scaled_gradient(z, weight.reshape(*weight.shape, *(1,) * (z.ndim - weight.ndim)))
         if site.estimator == "doubly_reparameterised"
@@ -224,7 +250,11 @@ def _scaled_gradient_jvp(
     primals: tuple[Array, Array], tangents: tuple[Array, Array]
 ) -> tuple[Array, Array]:
     (x, factor), (slope, _) = primals, tangents
-    return x, slope * factor.astype(slope.dtype)
+    refusal = ValueError(
+        "the doubly reparameterised gradient has no right second derivative: use "
+        'estimator="pathwise", or leave it out, where the Hessian is wanted.'
+    )
+    return x, slope * undifferentiable(factor.astype(slope.dtype), [x, factor], refusal)
 
 
 def _check_members(members: dict[str, Any], label: str) -> None:

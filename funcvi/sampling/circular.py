@@ -74,7 +74,6 @@ def _velocity(
     dparams: tuple[Array, ...],
     reach: Array,
 ) -> Array:
-    x = jax.lax.stop_gradient(x)
     wide = [p[..., None] for p in params]
     here = log_density(x, *params)[..., None]
 

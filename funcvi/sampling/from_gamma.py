@@ -17,7 +17,7 @@ from funcvi._types import Key
 from funcvi.sampling import noise
 from funcvi.sampling.dtypes import inside, noise_dtype
 from funcvi.sampling.gamma import gamma_velocity, log_standard_gamma, standard_gamma
-from funcvi.sampling.implicit import implicit
+from funcvi.sampling.implicit import against, implicit
 from funcvi.sampling.multivariate import times_vector
 from funcvi.sampling.record import Draw, Record, Shape, Univariate, discrete
 from funcvi.sampling.wrappers import base_of
@@ -153,17 +153,24 @@ def _latent(d: dist.Gamma, x: Array) -> Array:
 
 
 def _value(d: dist.Gamma, g: Array) -> Array:
-    a = jnp.broadcast_to(jnp.asarray(d.concentration, g.dtype), g.shape)
-    return implicit(gamma_velocity, a, g) / d.rate
+    return implicit(gamma_velocity, _concentration(d, g), g) / d.rate
+
+
+def _anchor(d: dist.Gamma, g: Array) -> Array:
+    return against(gamma_velocity, _concentration(d, g), g)
+
+
+def _concentration(d: dist.Gamma, g: Array) -> Array:
+    return jnp.broadcast_to(jnp.asarray(d.concentration, g.dtype), g.shape)
 
 
 def _tails(d: dist.Gamma, g: Array) -> tuple[Array, Array]:
     # In the dtype of g: gammainc of two widths would fail.
-    a = jnp.broadcast_to(jnp.asarray(d.concentration, g.dtype), g.shape)
+    a = _concentration(d, g)
     return gammainc(a, g), gammaincc(a, g)
 
 
-_GAMMA = Record(_gamma, univariate=Univariate("positive", _latent, _value, _tails))
+_GAMMA = Record(_gamma, univariate=Univariate("positive", _latent, _value, _tails, _anchor))
 
 RECORDS: dict[type, Record] = {
     dist.Gamma: _GAMMA,

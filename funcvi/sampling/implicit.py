@@ -21,7 +21,7 @@ from funcvi.sampling import noise
 from funcvi.sampling.dtypes import noise_dtype
 from funcvi.sampling.record import Kind, Record, Shape, Univariate
 
-__all__ = ["cdf_velocity", "from_cdf", "implicit", "instantiated"]
+__all__ = ["against", "cdf_velocity", "from_cdf", "implicit", "instantiated"]
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -52,6 +52,15 @@ def _rule(velocity: Callable[..., Array], primals: Any, tangents: Any) -> tuple[
 
 
 implicit.defjvp(_rule, symbolic_zeros=True)
+
+
+def against(velocity: Callable[..., Array], theta: Any, x: Array, *fixed: Any) -> Array:
+    """``x``, moving against what ``implicit`` adds: the two, one after the other, stand still."""
+    return implicit(partial(_minus, velocity), theta, x, *fixed)
+
+
+def _minus(velocity: Callable[..., Array], *args: Any) -> Array:
+    return -velocity(*args)
 
 
 def instantiated(tangent: Any) -> Any:
@@ -112,7 +121,10 @@ def from_cdf(kind: Kind) -> Record:
     def tails(d: dist.Distribution, x: Array) -> tuple[Array, Array]:
         return d.cdf(x), 1 - d.cdf(x)
 
-    return Record(draw, univariate=Univariate(kind, latent, value, tails))
+    def anchor(d: dist.Distribution, x: Array) -> Array:
+        return against(cdf_velocity, d, x)
+
+    return Record(draw, univariate=Univariate(kind, latent, value, tails, anchor))
 
 
 def _quantile(cdf: Callable[[Array], Array], u: Array, kind: Kind) -> Array:

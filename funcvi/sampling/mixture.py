@@ -30,7 +30,7 @@ from funcvi._types import Key
 from funcvi.sampling import noise
 from funcvi.sampling.dtypes import inside, noise_dtype
 from funcvi.sampling.elementary import elementary_record
-from funcvi.sampling.implicit import implicit
+from funcvi.sampling.implicit import against, implicit
 from funcvi.sampling.multivariate import (
     is_normal_vector,
     loc_and_factor,
@@ -117,10 +117,10 @@ def _reparameterised(d: Any, fixed: Any, x: Array) -> Array:
     if isinstance(d, _SAME):
         return _reparameterised(d.base_dist, fixed.base_dist, x)
     if isinstance(d, Mixture):
-        shape = jnp.broadcast_shapes(x.shape, d.batch_shape)
-        return at_fixed_quantile(d, jnp.broadcast_to(x, shape))
+        x = jnp.broadcast_to(x, jnp.broadcast_shapes(x.shape, d.batch_shape))
+        return at_fixed_quantile(d, against(*_velocity_of(fixed), x))
     if (univariate := elementary_record(d).univariate) is not None:
-        return univariate.value(d, univariate.latent(fixed, x))
+        return univariate.value(d, univariate.anchor(fixed, univariate.latent(fixed, x)))
     value = _reparameterised(d.base_dist, fixed.base_dist, values_before(fixed, x)[0])
     for transform in elementwise(d.transforms):
         value = transform(value)
@@ -274,8 +274,12 @@ def at_fixed_quantile(d: Any, x: Array) -> Array:
         >>> round(float(jax.grad(draw)(0.0)), 3)  # (Phi(0) - Phi(-3)) / phi(0)
         1.25
     """
+    return implicit(*_velocity_of(d), x)
+
+
+def _velocity_of(d: Any) -> tuple[Callable[..., Array], list[Array]]:
     leaves, tree = jax.tree.flatten(d)
-    return implicit(partial(_velocity, tree), [jnp.asarray(leaf) for leaf in leaves], x)
+    return partial(_velocity, tree), [jnp.asarray(leaf) for leaf in leaves]
 
 
 def _velocity(tree: PyTreeDef, x: Array, leaves: list[Array], tangents: list[Array]) -> Array:

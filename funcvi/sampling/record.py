@@ -37,12 +37,15 @@ class Univariate(NamedTuple):
         latent: ``(d, x) -> z``.
         value: ``(d, z) -> x``, differentiable in d.
         tails: ``(d, z) -> (F, 1 - F)`` at x, each without cancellation.
+        anchor: ``(d, z) -> z``, for a ``value`` whose derivative is implicit: z moves against it,
+            so that ``value(d, anchor(d, z))`` stands still when d moves.
     """
 
     kind: Kind
     latent: Callable[[Any, Array], Array]
     value: Callable[[Any, Array], Array]
     tails: Callable[[Any, Array], tuple[Array, Array]]
+    anchor: Callable[[Any, Array], Array] = lambda d, z: z
 
 
 def _no_obstacle(d: dist.Distribution) -> str | None:

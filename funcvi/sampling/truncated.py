@@ -108,8 +108,10 @@ def _velocity(
 def _density_ratio(tails: Tails, bound: Array, gap: Array, t: Array) -> Array:
     """p(bound) / p(t), zero at an infinite bound."""
     infinite = jnp.isinf(bound)
-    ratio = jnp.exp(tails.log_ratio(jnp.where(infinite, 0, bound), jnp.where(infinite, 0, gap), t))
-    return jnp.where(infinite, 0, ratio)
+    finite, gap = jnp.where(infinite, 0, bound), jnp.where(infinite, 0, gap)
+    # Its value is exact as it came; it moves, for a second derivative, with its two ends.
+    gap = gap + (t - jax.lax.stop_gradient(t)) - (finite - jax.lax.stop_gradient(finite))
+    return jnp.where(infinite, 0, jnp.exp(tails.log_ratio(finite, gap, t)))
 
 
 def passed(drop: Array, p: Array, q: Array) -> Array:
