@@ -1,4 +1,4 @@
-"""Derivatives beyond the first: right in mean, against sums and quadrature in float64, or refused."""
+"""Derivatives beyond the first: right in mean, against sums and quadrature, or refused."""
 
 from functools import partial
 
