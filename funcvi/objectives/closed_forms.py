@@ -16,6 +16,8 @@ from jax import Array
 from jax.scipy.linalg import solve_triangular
 from numpyro.distributions.kl import kl_divergence
 
+from funcvi.objectives.within import log_prob_within
+
 __all__ = ["closed_form"]
 
 
@@ -25,6 +27,8 @@ def closed_form(q: dist.Distribution, p: dist.Distribution) -> Array | None:
     if isinstance(bare, dist.Kumaraswamy):
         return None  # numpyro truncates an infinite sum there, which biases the gradient
     other = p.base_dist if isinstance(p, dist.ExpandedDistribution) else p
+    if isinstance(bare, dist.Delta):
+        return bare.log_density - log_prob_within(p)(bare.v)
     for kinds, formula in _OURS.items():
         if type(bare) in kinds and type(other) in kinds:
             return formula(bare, other)

@@ -145,8 +145,10 @@ def average(d: Draws, f: Array) -> Array:
     if d.live_score is None:
         return jnp.mean(f, axis=0)
     n = f.shape[0]
-    others = stop_gradient((jnp.sum(f, axis=0) - f) / (n - 1))
-    return jnp.mean(f + (f - others) * jnp.expm1(d.live_score), axis=0)
+    above = f - stop_gradient((jnp.sum(f, axis=0) - f) / (n - 1))
+    # Where f is infinite the mean is too, and not the NaN of zero times infinity.
+    above = jnp.where(jnp.isfinite(above), above, 0)
+    return jnp.mean(f + above * jnp.expm1(d.live_score), axis=0)
 
 
 def bound(d: Draws, of: Callable[[Array], Array]) -> Array:

@@ -16,6 +16,7 @@ from funcvi.objectives.draws import average, draws
 from funcvi.objectives.estimators import check_arguments
 from funcvi.objectives.masks import masked, outer_masks
 from funcvi.objectives.supports import checked_pair
+from funcvi.objectives.within import log_prob_within
 from funcvi.sampling.draw import unvalidated
 from funcvi.sampling.gradients import edge_obstacle, jump_obstacle
 from funcvi.wrong_kinds import instead_of_a_distribution
@@ -141,7 +142,8 @@ def _pair_kl(
     def jump(q: dist.Distribution) -> str | None:
         return jump_obstacle(q, p) or edge_obstacle(q) or edge_obstacle(p)
 
-    d = draws(q, p.log_prob, key, num_samples, estimator, _DRAWN, jump=jump, label=f"q{label}")
+    log_p = log_prob_within(p)
+    d = draws(q, log_p, key, num_samples, estimator, _DRAWN, jump=jump, label=f"q{label}")
     return average(d, d.log_q - d.log_p)
 
 

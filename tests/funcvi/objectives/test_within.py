@@ -1,0 +1,103 @@
+"""A divergence that is infinite is infinite, or refused, wherever q reaches beyond p."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from numpyro.distributions import constraints, transforms
+
+import funcvi as fv
+from funcvi.objectives.within import log_prob_within
+from funcvi.sampling.draw import unvalidated
+from tests.funcvi.catalogue import CATALOGUE
+
+KEY = jax.random.key(0)
+SHIFT = transforms.AffineTransform(1.0, 2.0)
+HALVES = dist.MixtureGeneral(
+    dist.Categorical(probs=jnp.array([0.5, 0.5])),
+    [dist.Uniform(0.0, 1.0), dist.Uniform(2.0, 3.0)],
+    support=constraints.real,
+)
+BEYOND = {
+    "shifted": (dist.Normal(2.0), dist.TransformedDistribution(dist.Exponential(1.0), SHIFT)),
+    "mirrored": (
+        dist.Normal(),
+        dist.TransformedDistribution(dist.HalfNormal(1.0), transforms.AffineTransform(0.0, -1.0)),
+    ),
+    "in turn": (
+        dist.Gamma(2.0, 1.0),
+        dist.TransformedDistribution(dist.Exponential(1.0), [SHIFT, transforms.ExpTransform()]),
+    ),
+    "vector": (
+        dist.Normal(jnp.zeros(2), 1.0).to_event(1),
+        dist.TransformedDistribution(dist.Exponential(jnp.ones(2)), SHIFT).to_event(1),
+    ),
+    "expanded": (
+        dist.Normal(jnp.zeros(3)),
+        dist.TransformedDistribution(dist.Exponential(1.0), SHIFT).expand([3]),
+    ),
+    "between": (dist.Normal(), HALVES),
+    "point": (dist.Delta(2.0), dist.Uniform(0.0, 1.0)),
+    "points": (
+        dist.Delta(jnp.array([0.5, 2.0]), event_dim=1),
+        dist.Uniform(jnp.zeros(2), 1.0).to_event(1),
+    ),
+    "point of a count": (dist.Delta(-1.0), dist.Poisson(2.0)),
+    "point of the shifted": (
+        dist.Delta(0.5),
+        dist.TransformedDistribution(dist.Exponential(1.0), SHIFT),
+    ),
+}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("name", BEYOND)
+def test_an_infinite_divergence_is_infinite(name, compiled):
+    q, p = BEYOND[name]
+
+    def kl(q):
+        return fv.kl(q, p, key=KEY)
+
+    assert (jax.jit(kl) if compiled else kl)(q) == np.inf
+
+
+def test_a_fit_of_one_does_not_train():
+    """It went down for ever: -1.2, -3, -21."""
+    params, q = fv.unconstrain(dist.Normal(2.0, 1.0))
+    p = dist.TransformedDistribution(dist.Exponential(1.0), SHIFT)
+    import optax
+
+    def loss(params, key):
+        return fv.kl(q(params), p, key=key)
+
+    fit = fv.fit(loss, params, optax.adam(0.1), key=KEY, num_steps=50)
+    assert fit.status == fv.Status.diverged
+    assert fit.params == params
+
+
+def test_a_point_inside_has_the_density_that_it_had():
+    p = dist.Uniform(0.0, 4.0)
+    assert float(fv.kl(dist.Delta(2.0), p)) == pytest.approx(np.log(4))
+    edge = fv.kl(dist.Delta(0.0), dist.HalfNormal(1.0))
+    assert float(edge) == pytest.approx(-np.log(2 / np.pi) / 2)
+
+
+UNDRAWABLE = {
+    "GaussianCopulaBeta/matrix",
+    "GaussianCopulaBeta/cholesky",
+    "ImproperUniform",
+    "IntervalCensoredDistribution",  # its values are pairs, and its draws are not
+}
+
+
+@pytest.mark.catalogue_law
+@pytest.mark.parametrize("name", [n for n in CATALOGUE if n not in UNDRAWABLE])
+def test_draws_are_inside(name):
+    """Of every distribution: nothing of its own is cut off."""
+    d = CATALOGUE[name]()
+    if not isinstance(d, dist.Distribution):
+        pytest.skip("a joint")
+    d, x = unvalidated(d), fv.sample(d, KEY, (50,))
+    np.testing.assert_array_equal(log_prob_within(d)(x), d.log_prob(x))
+    assert log_prob_within(d)(x).shape == (50, *d.batch_shape)
