@@ -89,7 +89,7 @@ def _judged(
         return Status.diverged, (
             f"the loss rose from {min(start.mean(), older.mean()):.4g} to {newer.mean():.4g}. "
             "Lower the learning rate, or clip: "
-            "optax.chain(optax.clip_by_global_norm(1.0), optimizer)."
+            "optax.chain(optax.clip(1e6), optax.clip_by_global_norm(1.0), optimizer)."
         )
     if tolerance is None:
         fallen = losses[: _LEAST // 4].mean() - newer.mean()
@@ -161,13 +161,13 @@ def _resolution(values: np.ndarray) -> float:
 
 def _non_finite(losses: np.ndarray, carry: Carry, run: int, first: int) -> str:
     finite = np.flatnonzero(np.isfinite(losses))
-    what = "the loss or its gradient was non-finite"
+    what = "the loss, its gradient or the optimizer's state was non-finite"
     if len(finite):
         return (
             f"{what} {run} times in a row after step {first + finite[-1]}{_culprit(carry)}; the "
             "params before that step are returned. Lower the learning rate (a tenth of it first), "
             "take the mean over draws and not their sum, or clip: "
-            "optax.chain(optax.clip_by_global_norm(1.0), optimizer)."
+            "optax.chain(optax.clip(1e6), optax.clip_by_global_norm(1.0), optimizer)."
         )
     if first:
         return (

@@ -140,6 +140,7 @@ def pure_step(
         params = optax.apply_updates(carry.params, updates)
         evaluated = _all_finite((value, gradient))
         good = evaluated & _all_finite(params)
+        good &= _stays_finite(carry.optimizer_state, optimizer_state)
         skipped = (~good).astype(jnp.int32)
         after = Carry(
             select(good, params, carry.params),
@@ -208,6 +209,17 @@ def select(when: jax.Array, new: T, old: T) -> T:
 def _all_finite(tree: object) -> jax.Array:
     leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
     return reduce(lax.bitwise_and, [jnp.all(lax.is_finite(x)) for x in leaves])
+
+
+def _stays_finite(before: optax.OptState, after: optax.OptState) -> jax.Array:
+    """Whether what was finite is so still: a huge gradient, squared, would end all learning."""
+
+    def stays(old: jax.Array, new: jax.Array) -> jax.Array:
+        return jnp.all(lax.bitwise_or(lax.is_finite(new), lax.bitwise_not(lax.is_finite(old))))
+
+    pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+    each = [stays(a, b) for a, b in pairs if jnp.issubdtype(jnp.result_type(b), jnp.inexact)]
+    return reduce(lax.bitwise_and, each, jnp.bool_(True))
 
 
 def _checked_state(before: object, after: object) -> object:

@@ -109,3 +109,36 @@ def test_skipped_steps_at_the_end_are_told():
 
     ended = fv.fit(loss, {"x": 0.0}, optax.sgd(0.1), key=jax.random.key(0), num_steps=16)
     assert "non-finite step(s) were skipped, the last" in ended.reason
+
+
+@pytest.mark.parametrize(
+    "optimizer", [optax.adam(0.1), optax.rmsprop(0.1)], ids=["adam", "rmsprop"]
+)
+def test_a_huge_gradient_does_not_end_learning_in_silence(optimizer):
+    """Squared it is infinite, so that every later step would be zero."""
+
+    def loss(params, key):
+        return jnp.exp(-2 * params["u"]) + params["u"]
+
+    start = {"u": jnp.float32(-23.0)}
+    result = fit(params=start, loss=loss, optimizer=optimizer, num_steps=100)
+    assert result.status == fv.Status.diverged
+    assert "the optimizer's state was non-finite" in result.reason
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(result.carry.optimizer_state))
+    # What the reason recommends.
+    clipped = optax.chain(optax.clip(1e6), optax.clip_by_global_norm(1.0), optimizer)
+    result = fit(params=start, loss=loss, optimizer=clipped, num_steps=3000)
+    assert float(result.params["u"]) == pytest.approx(np.log(2) / 2, abs=1e-2)
+
+
+def test_what_was_infinite_before_may_stay_so():
+    """A state may begin at infinity: the best value so far."""
+    optimizer = optax.chain(optax.adam(0.1), optax.contrib.reduce_on_plateau())
+    result = fit(
+        params={"x": jnp.zeros(())},
+        loss=lambda params, key: (params["x"] - 3.0) ** 2,
+        optimizer=optimizer,
+        num_steps=300,
+    )
+    assert result.num_skipped == 0
+    assert float(result.params["x"]) == pytest.approx(3.0, abs=0.5)

@@ -25,7 +25,7 @@ def test_creation():
         "eye": lambda x: (torch.eye(3), torch.eye(2, 4)),
         "triangles": lambda x: (torch.tril_indices(3, 4, 1), torch.triu_indices(3, 4)),
         "scalar": lambda x: torch.scalar_tensor(2.0) * x,
-        "empty": lambda x: torch.empty(2, 3) * 0,
+        "empty": lambda x: torch.where(torch.ones(2, 3) > 0, 0.0, torch.empty(2, 3)),
         "item": lambda x: torch.where(x > 0, x, torch.tensor(3.0).item()),
     }
     check(functions, X)
