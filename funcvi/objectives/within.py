@@ -8,6 +8,7 @@ from jax import Array
 from numpyro.distributions.transforms import AbsTransform
 
 from funcvi._numpyro import Mixture
+from funcvi.sampling.draw import unvalidated
 from funcvi.sampling.gradients import GATED, support_of
 
 __all__ = ["log_prob_within"]
@@ -28,9 +29,11 @@ def log_prob_within(d: dist.Distribution) -> Callable[[Array], Array]:
         -inf
     """
 
+    bare = unvalidated(d)  # what is outside has an answer here, and needs no warning
+
     def log_prob(x: Array) -> Array:
         inside = _within(d, x)
-        values: Array = d.log_prob(x)
+        values: Array = bare.log_prob(x)
         return values if inside is True else jnp.where(inside, values, -jnp.inf)
 
     return log_prob
