@@ -9,7 +9,7 @@ from numpyro.distributions.transforms import AbsTransform
 
 from funcvi._numpyro import Mixture
 from funcvi.sampling.draw import unvalidated
-from funcvi.sampling.gradients import GATED, support_of
+from funcvi.sampling.gradients import GATED, elementwise, support_of
 
 __all__ = ["log_prob_within"]
 
@@ -68,19 +68,13 @@ def _within_transformed(d: dist.TransformedDistribution, x: Array) -> Array | bo
     inside: Array | bool = True
     for transform in reversed(d.transforms):
         codomain = transform.codomain
-        found = _between(_bare(codomain), x, codomain.event_dim)
+        found = _between(elementwise(codomain), x, codomain.event_dim)
         inside = _both(inside, _all_of(found, d.event_dim - codomain.event_dim))
         if isinstance(transform, AbsTransform):  # folded: one value of two
             return inside
         x = transform.inv(x)
     base = d.base_dist
     return _both(inside, _all_of(_within(base, x), d.event_dim - base.event_dim))
-
-
-def _bare(constraint: object) -> object:
-    while hasattr(constraint, "base_constraint"):
-        constraint = constraint.base_constraint
-    return constraint
 
 
 def _between(support: object, x: Array, event_dim: int) -> Array | bool:

@@ -29,6 +29,7 @@ __all__ = [
     "GATED",
     "covers_the_line",
     "edge_obstacle",
+    "elementwise",
     "jump_obstacle",
     "members",
     "pathwise_obstacle",
@@ -241,7 +242,7 @@ def _moved_along(d: dist.TransformedDistribution) -> list[Any]:
     for part in _in_turn(d.transforms):
         if not whole and not isinstance(part, nt.PowerTransform):
             moving += jax.tree.leaves(part)
-        whole = whole and _is_whole(_base(part.codomain))
+        whole = whole and _is_whole(elementwise(part.codomain))
     return moving
 
 
@@ -267,7 +268,7 @@ def covers_the_line(d: dist.Distribution) -> bool:
         return all(map(covers_the_line, record_of(d).parts(d)))
     here, whole = support_of(d.base_dist), covers_the_line(d.base_dist)
     for part in _in_turn(d.transforms):
-        domain, codomain = _base(part.domain), _base(part.codomain)
+        domain, codomain = elementwise(part.domain), elementwise(part.codomain)
         onto = whole if _is_whole(domain) else type(here) is type(domain)
         here, whole = codomain, onto and _is_whole(codomain)
     return whole
@@ -290,10 +291,11 @@ def support_of(d: dist.Distribution) -> Any:
     """The support with the wrapping into events taken off."""
     if isinstance(d, dist.Levy):
         return constraints.greater_than(d.loc)  # numpyro's own is lost when a pytree is rebuilt
-    return _base(d.support)
+    return elementwise(d.support)
 
 
-def _base(constraint: Any) -> Any:
+def elementwise(constraint: Any) -> Any:
+    """A constraint with the wrapping into events taken off."""
     while isinstance(constraint, constraints.independent):
         constraint = constraint.base_constraint
     return constraint
