@@ -64,6 +64,8 @@ def test_law_is_that_of_the_distributions_own_sampler(name: str) -> None:
     key, other = jax.random.split(jax.random.key(zlib.crc32(name.encode())))
     mine = jax.jit(lambda key: fv.sample(d, key, (NUMBER,)))(key)
     theirs = d.sample(other, (NUMBER,))
+    if isinstance(d, dist.TruncatedPolyaGamma):  # numpyro swaps its batch and sample axes
+        theirs = jnp.swapaxes(theirs, 0, 1)
     assert mine.shape == theirs.shape
     assert jnp.issubdtype(mine.dtype, jnp.floating) == jnp.issubdtype(theirs.dtype, jnp.floating)
     for a, b in zip(projections(mine), projections(theirs), strict=True):
