@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from funcvi._checks import check_key, check_not_fit
 from funcvi._jax import is_concrete
 from funcvi._types import Key, Params
+from funcvi.densities.log_prob import log_prob
 from funcvi.families import Family
 from funcvi.sampling import sample
 from funcvi.sampling.draw import checked_shape
@@ -133,9 +134,9 @@ class Posterior:
         z = _over_leading(target.unconstrain, latents, target.value_shapes)
         q = self.unconstrained
         if isinstance(q, Mapping):
-            log_q = sum((d.log_prob(z[name]) for name, d in q.items()), jnp.zeros(()))
+            log_q = sum((log_prob(d, z[name]) for name, d in q.items()), jnp.zeros(()))
         else:
-            log_q = q.log_prob(target.ravel(z))
+            log_q = log_prob(q, target.ravel(z))
         return log_q - _over_leading(target.log_det, z, target.shapes)
 
     def sample_and_log_prob(self, key: Key, sample_shape: Shape = ()) -> tuple[Sites, Array]:

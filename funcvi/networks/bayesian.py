@@ -12,6 +12,7 @@ from numpyro.distributions import constraints
 
 from funcvi._types import Key, Params
 from funcvi.constraints import constraint_name
+from funcvi.densities.log_prob import log_prob
 from funcvi.guides import Guide, Posterior, full_rank, low_rank, mean_field
 from funcvi.networks.names import dotted, flatten, matching
 from funcvi.networks.network import BayesianNetwork
@@ -107,7 +108,7 @@ def _target(priors: Mapping[str, dist.Distribution], weights: Sites) -> Target:
     """The prior of the weights, with a start where they are."""
 
     def log_prior(values: Sites) -> jax.Array:
-        return sum((jnp.sum(p.log_prob(values[n])) for n, p in priors.items()), jnp.zeros(()))
+        return sum((jnp.sum(log_prob(p, values[n])) for n, p in priors.items()), jnp.zeros(()))
 
     supports = {name: (constraints.real, weight.shape) for name, weight in weights.items()}
     place = {name: jnp.asarray(weight, float) for name, weight in weights.items()}

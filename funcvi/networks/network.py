@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from funcvi._checks import check_key, check_not_fit
 from funcvi._jax import is_concrete
 from funcvi._types import Key, Params
+from funcvi.densities.log_prob import log_prob
 from funcvi.guides import Guide, Posterior
 from funcvi.loops import slow_in_loops
 from funcvi.networks.layers import Layer
@@ -183,7 +184,7 @@ class BayesianNetwork:
                 ) from None
             values, log_q = posterior.sample_and_log_prob(key, (num_samples,))
             log_p = [
-                jnp.sum(p.log_prob(values[n]).reshape(num_samples, -1), 1)
+                jnp.sum(log_prob(p, values[n]).reshape(num_samples, -1), 1)
                 for n, p in priors.items()
             ]
             return jnp.mean(log_q - sum(log_p))

@@ -16,7 +16,7 @@ from jax import Array
 from jax.scipy.linalg import solve_triangular
 from numpyro.distributions.kl import kl_divergence
 
-from funcvi.objectives.within import log_prob_within
+from funcvi.densities.log_prob import log_prob_within
 
 __all__ = ["closed_form"]
 

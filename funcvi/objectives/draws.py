@@ -5,7 +5,7 @@ others carry their gradient in their score. A single distribution may be summed 
 """
 
 from collections.abc import Callable, Sequence
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import Any, NamedTuple, cast
 
@@ -17,6 +17,7 @@ from jax.lax import stop_gradient
 
 from funcvi._checks import check_key
 from funcvi._types import Joint, Key
+from funcvi.densities.log_prob import log_prob
 from funcvi.objectives.enumeration import enumerated, finite_support
 from funcvi.objectives.estimators import check_arguments, choose
 from funcvi.sampling.draw import raw_sample, unvalidated
@@ -196,7 +197,7 @@ def _densities(
     log_q, score = [], []
     for site, z, density in zip(sites, each, known, strict=True):
         if site.estimator == "score_function":
-            live = with_fixed_support(site.q, site.q.log_prob(z))
+            live = with_fixed_support(site.q, log_prob(site.q, z))
             density = stop_gradient(live)
             score.append(live - density)
         elif density is None:
@@ -213,14 +214,13 @@ def _densities(
 @jax.custom_jvp
 def _along_draws(q: dist.Distribution, z: Array) -> Array:
     """log q(z), whose derivative leaves out the score of the parameters: a term of mean zero."""
-    log_q: Array = q.log_prob(z)
-    return log_q
+    return log_prob(q, z)
 
 
 @_along_draws.defjvp
 def _along_draws_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     (q, z), (_, slope) = primals, tangents
-    return cast("tuple[Array, Array]", jax.jvp(q.log_prob, (z,), (slope,)))
+    return cast("tuple[Array, Array]", jax.jvp(partial(log_prob, q), (z,), (slope,)))
 
 
 def _doubly_reparameterised(
@@ -232,7 +232,7 @@ def _doubly_reparameterised(
     second is refused.
     """
     # The same computation twice, which XLA does once: the weights first, then gradients by them.
-    log_q = reduce(add, (s.q.log_prob(z) for s, z in zip(sites, each, strict=True)))
+    log_q = reduce(add, (log_prob(s.q, z) for s, z in zip(sites, each, strict=True)))
     weight = jax.nn.softmax(log_p(each) - log_q, axis=0)
     return [
         _scaled_gradient(z, weight.reshape(*weight.shape, *(1,) * (z.ndim - weight.ndim)))

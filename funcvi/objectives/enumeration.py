@@ -11,6 +11,7 @@ from jax import Array
 
 from funcvi._numpyro import Mixture
 from funcvi._types import Key
+from funcvi.densities.log_prob import log_prob
 from funcvi.sampling.draw import raw_sample
 from funcvi.sampling.gradients import GATED, pathwise_obstacle
 
@@ -43,7 +44,7 @@ def enumerated(
     support = finite_support(q)
     if support is not None:
         z = jnp.broadcast_to(support, (len(support), *q.batch_shape, *q.event_shape))
-        log_q = q.log_prob(z)
+        log_q = log_prob(q, z)
         weight = jnp.exp(log_q)
         # Where q is zero the term is zero, whatever log p is there.
         log_q, values, weight = (jnp.where(weight > 0, x, 0) for x in (log_q, log_p(z), weight))
@@ -55,7 +56,7 @@ def enumerated(
     weights = jnp.moveaxis(parts.weights, -1, 0)[:, None] / num_samples
     weights = jnp.broadcast_to(weights, x.shape[: x.ndim - q.event_dim])
     z = x.reshape(-1, *x.shape[2:])
-    return z, q.log_prob(z), log_p(z), weights.reshape(-1, *q.batch_shape)
+    return z, log_prob(q, z), log_p(z), weights.reshape(-1, *q.batch_shape)
 
 
 def finite_support(q: dist.Distribution) -> Array | None:

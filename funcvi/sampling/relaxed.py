@@ -15,6 +15,7 @@ from jax import Array
 
 from funcvi._checks import check_key
 from funcvi._types import Key
+from funcvi.densities.log_prob import log_prob
 from funcvi.sampling import noise
 from funcvi.sampling.draw import unvalidated
 from funcvi.sampling.dtypes import noise_dtype, own_dtype
@@ -126,5 +127,5 @@ def _log_probs(d: Any) -> Array:
         raise TypeError(
             f"the support of {name} has no fixed finite size here: make its count a Python integer."
         ) from None
-    log_probs = jnp.moveaxis(unvalidated(inner).log_prob(values), 0, -1)
+    log_probs = jnp.moveaxis(log_prob(unvalidated(inner), values), 0, -1)
     return jnp.broadcast_to(log_probs, (*d.batch_shape, *d.event_shape, log_probs.shape[-1]))

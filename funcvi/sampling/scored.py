@@ -8,6 +8,7 @@ from jax import Array
 from numpyro.distributions.transforms import Transform
 
 from funcvi._types import Key
+from funcvi.densities.log_prob import log_prob
 from funcvi.joints import keys_of
 from funcvi.sampling.draw import sample
 
@@ -47,7 +48,7 @@ def _one(d: dist.Distribution, key: Key, sample_shape: tuple[int, ...]) -> tuple
         return d.sample_and_log_prob(key, sample_shape)
     if type(d).log_prob is not dist.TransformedDistribution.log_prob:
         x = sample(d, key, sample_shape)
-        return x, d.log_prob(x)
+        return x, log_prob(d, x)
     for transform in d.transforms:
         if type(transform).log_abs_det_jacobian is Transform.log_abs_det_jacobian:
             raise TypeError(
@@ -59,4 +60,4 @@ def _one(d: dist.Distribution, key: Key, sample_shape: tuple[int, ...]) -> tuple
         before = x
         x, intermediate = transform.call_with_intermediates(before)
         steps.append([before, intermediate])
-    return x, d.log_prob(x, steps)
+    return x, log_prob(d, x, steps)

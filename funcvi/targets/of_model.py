@@ -9,11 +9,11 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.typing import ArrayLike
 from numpyro import handlers
-from numpyro.infer.util import log_density as model_log_density
 from numpyro.primitives import Messenger
 
 from funcvi._types import Key
 from funcvi.constraints import bijection_for, constraint_name
+from funcvi.densities.log_prob import log_prob
 from funcvi.targets.record import Sites, Target, check_shapes, log_det_of
 
 __all__ = ["from_model"]
@@ -59,7 +59,8 @@ def from_model(model: Model, args: tuple[object, ...], kwargs: dict[str, object]
     def density(z: Sites, key: Key | None = None, /) -> Array:
         check_shapes(z, shapes)
         bijected = _Constrain(seeded if key is None else handlers.seed(model, key), z)
-        log_joint, _ = model_log_density(bijected, args, kwargs, {})
+        trace = handlers.trace(bijected).get_trace(*args, **kwargs)
+        log_joint = sum((_log_prob(s) for s in trace.values() if s["type"] == "sample"), 0.0)
         return log_joint + bijected.log_det
 
     def replay(z: Sites) -> tuple[Array, Message]:
@@ -86,6 +87,22 @@ def from_model(model: Model, args: tuple[object, ...], kwargs: dict[str, object]
         return replay(z)[0]
 
     return Target(shapes, value_shapes, names, density, log_det, constrain, unconstrain)
+
+
+def _log_prob(site: Message) -> Array:
+    """The log density of a site of a trace, scaled and summed, as numpyro's log_density has it."""
+    d, value = site["fn"], site["value"]
+    if not (intermediates := site["intermediates"]):
+        try:
+            jnp.broadcast_shapes(jnp.shape(value), tuple(d.shape()))
+        except ValueError:
+            raise ValueError(
+                f"site {site['name']!r} has a value of shape {jnp.shape(value)}, and its "
+                f"distribution {type(d).__name__} the shape {tuple(d.shape())}: give it the "
+                "values that the model observes."
+            ) from None
+    values = log_prob(d, value, intermediates)
+    return jnp.sum(values if site["scale"] is None else site["scale"] * values)
 
 
 def _latent_sites(trace: Mapping[str, Message]) -> dict[str, Message]:

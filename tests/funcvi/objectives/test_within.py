@@ -8,7 +8,7 @@ import pytest
 from numpyro.distributions import constraints, transforms
 
 import funcvi as fv
-from funcvi.objectives.within import log_prob_within
+from funcvi.densities.log_prob import log_prob_within
 from funcvi.sampling.draw import unvalidated
 from tests.funcvi.catalogue import CATALOGUE, NESTINGS, SINGLE
 

@@ -1,6 +1,4 @@
-"""Log densities that are minus infinity outside their support, as numpyro's own are not."""
-
-from collections.abc import Callable
+"""Whether values are inside a support, which numpyro's own log densities do not ask."""
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
@@ -8,45 +6,23 @@ from jax import Array
 from numpyro.distributions.transforms import AbsTransform
 
 from funcvi._numpyro import Mixture
-from funcvi.sampling.draw import unvalidated
 from funcvi.sampling.gradients import GATED, elementwise, support_of
 
-__all__ = ["log_prob_within"]
+__all__ = ["within"]
 
 
-def log_prob_within(d: dist.Distribution) -> Callable[[Array], Array]:
-    """The log density of d, minus infinity where a value is outside its support.
+def within(d: dist.Distribution, x: Array) -> Array | bool:
+    """Whether values (*sample, *batch, *event) are inside: (*sample, *batch), or True for all.
 
     The edges count as inside. What curves (a simplex, a factor) is not checked: draws on it are off
     by a rounding.
-
-    Example:
-        >>> import numpyro.distributions as dist
-        >>> from numpyro.distributions import transforms
-        >>> shifted = transforms.AffineTransform(1.0, 2.0)
-        >>> log_p = log_prob_within(dist.TransformedDistribution(dist.Exponential(1.0), shifted))
-        >>> float(log_p(jnp.array(0.5)))
-        -inf
     """
-
-    bare = unvalidated(d)  # what is outside has an answer here, and needs no warning
-
-    def log_prob(x: Array) -> Array:
-        inside = _within(d, x)
-        values: Array = bare.log_prob(x)
-        return values if inside is True else jnp.where(inside, values, -jnp.inf)
-
-    return log_prob
-
-
-def _within(d: dist.Distribution, x: Array) -> Array | bool:
-    """Whether values (*sample, *batch, *event) are inside: (*sample, *batch), or True for all."""
     if isinstance(d, dist.Independent):
-        return _all_of(_within(d.base_dist, x), d.reinterpreted_batch_ndims)
+        return _all_of(within(d.base_dist, x), d.reinterpreted_batch_ndims)
     if isinstance(d, (dist.ExpandedDistribution, dist.MaskedDistribution)):
-        return _within(d.base_dist, x)
+        return within(d.base_dist, x)
     if isinstance(d, GATED):
-        return _either(x == 0, _within(d.base_dist, x))
+        return _either(x == 0, within(d.base_dist, x))
     if isinstance(d, Mixture):
         return _within_mixture(d, x)
     if isinstance(d, dist.TransformedDistribution):
@@ -56,11 +32,11 @@ def _within(d: dist.Distribution, x: Array) -> Array | bool:
 
 def _within_mixture(d: Mixture, x: Array) -> Array | bool:
     if isinstance(d, dist.MixtureSameFamily):
-        each = _within(d.component_distribution, jnp.expand_dims(x, -1 - d.event_dim))
+        each = within(d.component_distribution, jnp.expand_dims(x, -1 - d.event_dim))
         return True if each is True else jnp.any(each, axis=-1)
     inside: Array | bool = False
     for component in d.component_distributions:
-        inside = _either(inside, _within(component, x))
+        inside = _either(inside, within(component, x))
     return inside
 
 
@@ -74,7 +50,7 @@ def _within_transformed(d: dist.TransformedDistribution, x: Array) -> Array | bo
             return inside
         x = transform.inv(x)
     base = d.base_dist
-    return _both(inside, _all_of(_within(base, x), d.event_dim - base.event_dim))
+    return _both(inside, _all_of(within(base, x), d.event_dim - base.event_dim))
 
 
 def _between(support: object, x: Array, event_dim: int) -> Array | bool:

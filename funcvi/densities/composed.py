@@ -1,0 +1,145 @@
+"""Log densities of distributions made of others: numpyro's formulas, with our densities inside.
+
+Each takes the distribution, a value, and ``log_prob``, which is that of the parts.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax import Array
+from jax.scipy.special import logsumexp
+from numpyro.distributions.discrete import ZeroInflatedLogits, ZeroInflatedProbs
+from numpyro.distributions.util import sum_rightmost, validate_sample
+
+from funcvi._numpyro import Mixture, mask_of, named
+from funcvi.densities.within import within
+
+__all__ = ["COMPOSED", "Composed", "transformed"]
+
+Density: TypeAlias = Callable[[Any, Array], Array]
+Composed: TypeAlias = Callable[[Any, Array, Density], Array]
+
+
+def _independent(d: dist.Independent, x: Array, log_prob: Density) -> Array:
+    return sum_rightmost(log_prob(d.base_dist, x), d.reinterpreted_batch_ndims)
+
+
+def _expanded(d: dist.ExpandedDistribution, x: Array, log_prob: Density) -> Array:
+    shape = jnp.broadcast_shapes(d.batch_shape, x.shape[: max(x.ndim - d.event_dim, 0)])
+    return jnp.broadcast_to(log_prob(d.base_dist, x), shape)
+
+
+def _masked(d: dist.MaskedDistribution, x: Array, log_prob: Density) -> Array:
+    mask, base = mask_of(d), d.base_dist
+    if mask is True:
+        return log_prob(base, x)
+    if mask is False:
+        leading = x.shape[: max(x.ndim - d.event_dim, 0)]
+        return jnp.zeros(jnp.broadcast_shapes(base.batch_shape, leading))
+    try:  # a value with a finite density, so that no NaN comes from behind the mask
+        instead = base.support.feasible_like(x)
+    except NotImplementedError:
+        return jnp.where(mask, log_prob(base, x), 0.0)
+    wide = jnp.reshape(mask, jnp.shape(mask) + (1,) * d.event_dim)
+    return jnp.where(mask, log_prob(base, jnp.where(wide, x, instead)), 0.0)
+
+
+def transformed(
+    d: dist.TransformedDistribution,
+    x: Array,
+    log_prob: Density,
+    intermediates: list[Any] | None = None,
+) -> Array:
+    """By change of variables.
+
+    Args:
+        d: the distribution.
+        x: values of shape (*sample, *batch, *event).
+        log_prob: of its base.
+        intermediates: for each transform what it was given, and what its Jacobian can use again.
+    """
+    total: Array | float = 0.0
+    event_dim = d.event_dim
+    for i, transform in reversed(list(enumerate(d.transforms))):
+        before, extra = (transform.inv(x), None) if intermediates is None else intermediates[i]
+        log_det = transform.log_abs_det_jacobian(before, x, extra)
+        batch_ndim = event_dim - transform.codomain.event_dim
+        total = total - sum_rightmost(log_det, batch_ndim)
+        event_dim = transform.domain.event_dim + batch_ndim
+        x = before
+    return total + sum_rightmost(log_prob(d.base_dist, x), event_dim - d.base_dist.event_dim)
+
+
+def _folded(d: dist.FoldedDistribution, x: Array, log_prob: Density) -> Array:
+    """Of both signs; numpyro's own leaves out the transforms of what is folded."""
+    inner = d.base_dist
+    if d.transforms[:-1]:
+        inner = dist.TransformedDistribution(inner, d.transforms[:-1], validate_args=False)
+    signs = jnp.array([1.0, -1.0]).reshape(2, *(1,) * max(len(d.batch_shape), x.ndim))
+    return logsumexp(_inside(inner, signs * x, log_prob), axis=0)
+
+
+def _inside(d: dist.Distribution, x: Array, log_prob: Density) -> Array:
+    inside, values = within(d, x), log_prob(d, x)
+    return values if inside is True else jnp.where(inside, values, -jnp.inf)
+
+
+def _mixture(d: Any, x: Array, log_prob: Density) -> Array:
+    """Each component counts on its own support alone."""
+    if type(d).component_log_probs not in _COMPONENTS:
+        return jnp.asarray(d.log_prob(x))
+    if isinstance(d, dist.MixtureSameFamily):
+        each = _inside(d.component_distribution, jnp.expand_dims(x, d.mixture_dim), log_prob)
+    else:
+        each = jnp.stack([_inside(c, x, log_prob) for c in d.component_distributions], axis=-1)
+    terms = jax.nn.log_softmax(d.mixing_distribution.logits) + each
+    # Where a term is minus infinity, a constant: it has no gradient to give but NaN.
+    return logsumexp(jnp.where(jnp.isneginf(terms), -jnp.inf, terms), axis=-1)
+
+
+def _log_gates(d: Any) -> tuple[Array, Array]:
+    """Log of the gate, and of one less it."""
+    if hasattr(d, "gate_logits"):
+        return jax.nn.log_sigmoid(d.gate_logits), jax.nn.log_sigmoid(-d.gate_logits)
+    return jnp.log(d.gate), jnp.log1p(-d.gate)
+
+
+def _zero_inflated(d: Any, x: Array, log_prob: Density) -> Array:
+    log_gate, log_rest = _log_gates(d)
+    through = log_rest + log_prob(d.base_dist, x)
+    if hasattr(d, "gate_logits"):
+        zero = jnp.logaddexp(log_gate, through)
+    else:  # a gate of zero has a gradient, its logarithm has not
+        zero = jnp.log(d.gate + jnp.exp(through))
+    return jnp.where(x == 0, zero, through)
+
+
+def _hurdle(d: Any, x: Array, log_prob: Density) -> Array:
+    log_gate, log_rest = _log_gates(d)
+    through = log_rest + log_prob(d.base_dist, jnp.where(x == 0, jnp.ones_like(x), x))
+    if d.base_dist.is_discrete:
+        zero = log_prob(d.base_dist, jnp.zeros((), jnp.result_type(int)))
+        through = through - jax.nn.log1mexp(-zero)
+    return jnp.where(x == 0, log_gate, through)
+
+
+_COMPONENTS = (
+    dist.MixtureSameFamily.component_log_probs,
+    dist.MixtureGeneral.component_log_probs,
+)
+
+#: By the ``log_prob`` of a class, so that a class that has one of its own keeps it.
+COMPOSED: dict[object, Composed] = {
+    dist.Independent.log_prob: _independent,
+    dist.ExpandedDistribution.log_prob: _expanded,
+    dist.MaskedDistribution.log_prob: _masked,
+    dist.TransformedDistribution.log_prob: validate_sample(transformed),
+    dist.FoldedDistribution.log_prob: validate_sample(_folded),
+    Mixture.log_prob: validate_sample(_mixture),
+    ZeroInflatedProbs.log_prob: validate_sample(_zero_inflated),
+    ZeroInflatedLogits.log_prob: validate_sample(_zero_inflated),
+    **{kind.log_prob: validate_sample(_hurdle) for kind in named("HurdleProbs")},
+}
