@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable
-from functools import reduce
 from typing import NamedTuple, TypeAlias, TypeVar
 
 import jax
@@ -139,8 +138,9 @@ def pure_step(
         )
         params = optax.apply_updates(carry.params, updates)
         evaluated = _all_finite((value, gradient))
-        good = evaluated & _all_finite(params)
-        good &= _stays_finite(carry.optimizer_state, optimizer_state)
+        # A huge gradient, squared, would end all learning: what was finite must stay so.
+        state_of_optimizer = _where_finite(carry.optimizer_state, optimizer_state)
+        good = _all_finite((value, gradient, params, state_of_optimizer))
         skipped = (~good).astype(jnp.int32)
         after = Carry(
             select(good, params, carry.params),
@@ -208,18 +208,15 @@ def select(when: jax.Array, new: T, old: T) -> T:
 
 def _all_finite(tree: object) -> jax.Array:
     leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    return reduce(lax.bitwise_and, [jnp.all(lax.is_finite(x)) for x in leaves])
+    # One sum for all: XLA repeats a chain of ands in each leaf that is selected by its result.
+    return jnp.all(lax.is_finite(jnp.stack([jnp.sum(x * 0) for x in leaves])))
 
 
-def _stays_finite(before: optax.OptState, after: optax.OptState) -> jax.Array:
-    """Whether what was finite is so still: a huge gradient, squared, would end all learning."""
-
-    def stays(old: jax.Array, new: jax.Array) -> jax.Array:
-        return jnp.all(lax.bitwise_or(lax.is_finite(new), lax.bitwise_not(lax.is_finite(old))))
-
+def _where_finite(before: optax.OptState, after: optax.OptState) -> list[jax.Array]:
+    """The floats of the state after, with zeros for what was not finite before."""
     pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
-    each = [stays(a, b) for a, b in pairs if jnp.issubdtype(jnp.result_type(b), jnp.inexact)]
-    return reduce(lax.bitwise_and, each, jnp.bool_(True))
+    floats = [(a, b) for a, b in pairs if jnp.issubdtype(jnp.result_type(b), jnp.inexact)]
+    return [lax.select(lax.is_finite(a), b, lax.full_like(b, 0)) for a, b in floats]
 
 
 def _checked_state(before: object, after: object) -> object:
