@@ -1,15 +1,32 @@
 """Whether an approximate posterior can be trusted: ELBO with its error, and Pareto k-hat."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from funcvi._checks import check_key
 from funcvi._types import Key
 from funcvi.guides import Posterior
+from funcvi.pareto import Tail, pareto_k_hat, psis, tail_of
 
-__all__ = ["Diagnosis", "diagnose", "pareto_k_hat"]
+__all__ = ["Diagnosis", "Verdict", "diagnose", "pareto_k_hat", "psis"]
+
+# Standard errors that k-hat must be away from a threshold. Normal tails: 0.6 % on either side.
+_ERRORS = 2.5
+_MOST_DRAWS = 1_000_000
+
+
+class Verdict(StrEnum):
+    """Whether importance weights can correct a posterior; compares equal to its name."""
+
+    good = "good"
+    usable = "usable"
+    undecided = "undecided"
+    unreliable = "unreliable"
+    wrong = "wrong"
 
 
 @dataclass(frozen=True)
@@ -20,23 +37,32 @@ class Diagnosis:
         elbo: estimate of the evidence lower bound, nats.
         elbo_standard_error: its Monte Carlo standard error, nats.
         k_hat: Pareto shape of the importance ratios p / q.
+        k_hat_standard_error: its standard error; zero where all ratios are equal, NaN where a few
+            draws carry all the weight.
         num_samples: draws that these rest on.
-        reliable: whether k_hat is below the threshold for this many draws.
+        verdict: on which side of the thresholds k_hat is, its error taken into account; else
+            ``undecided``.
         message: the meaning, in a sentence.
     """
 
     elbo: float
     elbo_standard_error: float
     k_hat: float
+    k_hat_standard_error: float
     num_samples: int
-    reliable: bool
+    verdict: Verdict
     message: str
+
+    @property
+    def reliable(self) -> bool:
+        """Whether k_hat is below the threshold for this many draws, beyond its error."""
+        return self.verdict in (Verdict.good, Verdict.usable)
 
     def __str__(self) -> str:
         return (
             f"ELBO   {self.elbo:.2f} +- {self.elbo_standard_error:.2f} nats "
             f"({self.num_samples} draws)\n"
-            f"k-hat  {self.k_hat:.2f}: {self.message}"
+            f"k-hat  {self.k_hat:.2f} +- {self.k_hat_standard_error:.2f}: {self.message}"
         )
 
 
@@ -47,6 +73,10 @@ def diagnose(posterior: Posterior, *, key: Key, num_samples: int = 4000) -> Diag
     importance ratios: below min(1 - 1 / log10(draws), 0.7) importance weights, and so expectations
     under the posterior, can be corrected; above, they cannot. Yao et al. 2018, arXiv:1802.02538;
     Vehtari et al. 2024, arXiv:1507.02646.
+
+    k-hat varies with the key, by 0.12 or so with 4000 draws. So it counts as below or above a
+    threshold only if it would be there by chance for at most one key in a hundred, whatever the
+    true shape; else the verdict is ``undecided``, and says how many draws would do.
 
     Args:
         posterior: ``guide(params)``.
@@ -92,10 +122,10 @@ def diagnose(posterior: Posterior, *, key: Key, num_samples: int = 4000) -> Diag
     z, log_q = posterior.sample_unconstrained(draw_key, (num_samples,))
     log_p = jax.vmap(posterior.target.log_density)(z, jax.random.split(model_key, num_samples))
     log_ratio = np.asarray(log_p - log_q, np.float64)
-    threshold = float(min(1 - 1 / np.log10(num_samples), 0.7))
     bad = int((~np.isfinite(log_ratio)).sum())
     if bad:
-        elbo, error, k_hat = float("-inf"), float("nan"), float("inf")
+        elbo, error, k_hat, k_error = float("-inf"), float("nan"), float("inf"), float("nan")
+        verdict = Verdict.wrong
         message = (
             f"{bad} of {num_samples} draws have a non-finite log density: the posterior reaches "
             "where the target has none, or float32 overflows there (try jax_enable_x64)."
@@ -103,62 +133,65 @@ def diagnose(posterior: Posterior, *, key: Key, num_samples: int = 4000) -> Diag
     else:
         elbo = float(log_ratio.mean())
         error = float(log_ratio.std(ddof=1) / np.sqrt(num_samples))
-        k_hat = pareto_k_hat(log_ratio)
-        message = _meaning(k_hat, threshold)
-    return Diagnosis(elbo, error, k_hat, num_samples, k_hat < threshold, message)
+        rounding = 64 * float(jnp.finfo(log_q.dtype).eps * jnp.abs(log_q).max())
+        tail = tail_of(log_ratio * (np.ptp(log_ratio) > rounding))
+        k_hat, k_error = tail.k_hat, tail.standard_error
+        verdict = _verdict(tail, num_samples)
+        message = _meaning(verdict, tail, num_samples)
+    return Diagnosis(elbo, error, k_hat, k_error, num_samples, verdict, message)
 
 
-def _meaning(k_hat: float, threshold: float) -> str:
-    if k_hat < 0.5:
-        return "good; the approximation is close, its importance weights have finite variance."
-    if k_hat < threshold:
-        return "usable; correct expectations with importance weights where they matter."
-    if k_hat < 1:
-        return (
-            f"unreliable (above {threshold:.2f}); variances are likely too small. Train longer, or "
-            "use a richer guide."
-        )
-    return (
-        "wrong; the posterior misses much of the target's mass. Its means and variances cannot be "
-        "trusted: train longer, reparameterise the model, or use a richer guide."
-    )
+def _threshold(num_samples: float) -> float:
+    return float(min(1 - 1 / np.log10(num_samples), 0.7))
 
 
-def pareto_k_hat(log_ratios: np.ndarray) -> float:
-    """Shape of the generalised Pareto tail of ``exp(log_ratios)``.
-
-    The tail is the largest ``min(0.2 n, 3 sqrt(n))`` ratios; the fit is Zhang and Stephens 2009,
-    doi:10.1198/tech.2009.08017, with the weak prior of Vehtari et al. 2024, arXiv:1507.02646.
-
-    Args:
-        log_ratios: array (draws,), finite.
-
-    Returns:
-        k-hat; -inf where the ratios are constant; inf where fewer than five stand out from the
-        rest, so that those few carry all the weight.
-    """
-    n = len(log_ratios)
-    tail_size = int(np.ceil(min(0.2 * n, 3 * np.sqrt(n))))
-    ordered = np.sort(log_ratios - log_ratios.max())
-    cutoff = max(np.exp(ordered[-tail_size - 1]), np.finfo(np.float64).tiny)
-    excess = np.exp(ordered[-tail_size:]) - cutoff
-    few_carry_all = excess[-1] > 0.5
-    excess = excess[excess > 0]
-    if len(excess) < 5:  # no tail to fit: ratios that are equal up to rounding, or a few spikes
-        return float("inf") if few_carry_all else float("-inf")
-    k, count = _pareto_shape(excess), len(excess)
-    return float((count * k + 10 * 0.5) / (count + 10))
+def _verdict(tail: Tail, num_samples: int) -> Verdict:
+    threshold = _threshold(num_samples)
+    if _errors_above(tail, threshold) > _ERRORS:
+        return Verdict.wrong if _errors_above(tail, 1.0) > _ERRORS else Verdict.unreliable
+    if _errors_above(tail, threshold) < -_ERRORS:
+        return Verdict.good if _errors_above(tail, 0.5) < -_ERRORS else Verdict.usable
+    return Verdict.undecided
 
 
-def _pareto_shape(x: np.ndarray) -> float:
-    """Posterior-mean shape for sorted positive excesses x, over a grid of scale parameters."""
-    n = len(x)
-    grid = 30 + int(np.sqrt(n))
-    quartile = x[int(n / 4 + 0.5) - 1]
-    b = 1 - np.sqrt(grid / (np.arange(1, grid + 1) - 0.5))
-    b = b / (3 * quartile) + 1 / x[-1]
-    k = np.log1p(-b[:, None] * x).mean(1)
-    log_likelihood = n * (np.log(-b / k) - k - 1)
-    weight = np.exp(log_likelihood - log_likelihood.max())
-    weight = weight / weight.sum()
-    return float(np.log1p(-(weight @ b) * x).mean())
+def _errors_above(tail: Tail, threshold: float) -> float:
+    """By how many of its standard errors there the shape exceeds a threshold: a score test."""
+    if not np.isfinite(tail.shape):
+        return tail.shape
+    return (tail.shape - threshold) / tail.error_at(threshold)
+
+
+def _draws_to_decide(tail: Tail, num_samples: int) -> str:
+    """For the shape to be beyond its error from the threshold, if more draws leave it there."""
+    draws = float(num_samples)
+    while draws < _MOST_DRAWS:
+        draws *= 1.1
+        size = int(3 * draws**0.5)
+        larger = Tail(tail.shape, tail.scale, tail.cutoff, size)
+        if _verdict(larger, int(draws)) != Verdict.undecided:
+            return f"{float(f'{draws:.1e}'):_.0f}"
+    return f"{_MOST_DRAWS:_} or more"
+
+
+def _meaning(verdict: Verdict, tail: Tail, num_samples: int) -> str:
+    threshold = _threshold(num_samples)
+    match verdict:
+        case Verdict.good:
+            return "good; the approximation is close, its importance weights have finite variance."
+        case Verdict.usable:
+            return "usable; correct expectations with importance weights where they matter."
+        case Verdict.undecided:
+            return (
+                f"undecided; the threshold {threshold:.2f} is within its error. If k-hat stays "
+                f"there, num_samples={_draws_to_decide(tail, num_samples)} would decide."
+            )
+        case Verdict.unreliable:
+            return (
+                f"unreliable (above {threshold:.2f}); variances are likely too small. Train "
+                "longer, or use a richer guide."
+            )
+        case Verdict.wrong:
+            return (
+                "wrong; the posterior misses much of the target's mass. Its means and variances "
+                "cannot be trusted: train longer, reparameterise the model, or use a richer guide."
+            )
