@@ -4,7 +4,8 @@
 
 Every side has the same architecture, batch, prior, closed-form KL and Adam. torch runs eagerly: its
 layers are written by hand with ``weight_mu`` and ``weight_log_sigma``, with the same estimator as
-ours, draws of the weights ("plain") or of each layer's output ("local"). numpyro has AutoNormal
+ours, draws of the weights ("plain") or of each layer's output ("local"; of convolutions our side
+flips signs of one draw by row, which keeps the covariance of pixels). numpyro has AutoNormal
 over the same weights and its steps in one compiled scan. Rounds of ``--steps`` steps alternate in
 one process after everything is compiled; the table has medians.
 """

@@ -8,12 +8,20 @@ from typing import TypeVar
 import jax
 import numpy as np
 from jax._src import ad_checkpoint, custom_derivatives, pjit, tree_util
-from jax._src.interpreters import partial_eval
+from jax._src.interpreters import batching, partial_eval
 from jax._src.lax import lax
-from jax.extend.core import Jaxpr
+from jax.extend.core import Jaxpr, Primitive
 from jax.tree_util import PyTreeDef
 
-__all__ = ["forget_reductions", "forget_traces", "frozen", "is_concrete", "part_of", "read_inputs"]
+__all__ = [
+    "forget_reductions",
+    "forget_traces",
+    "frozen",
+    "is_concrete",
+    "is_elementwise",
+    "part_of",
+    "read_inputs",
+]
 
 # Libraries whose own functions read nothing that changes.
 _STEADY = ("jax", "funcvi", "numpyro", "optax")
@@ -30,6 +38,12 @@ F = TypeVar("F", bound=Callable[..., object])
 def is_concrete(tree: object) -> bool:
     """Whether no leaf is traced: there are values now, not only under a transformation."""
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def is_elementwise(primitive: Primitive) -> bool:
+    """Whether JAX batches it as what acts on each entry alone, of operands of one shape."""
+    rule = batching.fancy_primitive_batchers.get(primitive)
+    return getattr(rule, "func", None) in (batching.vectorized_batcher, batching.broadcast_batcher)
 
 
 def frozen(function: F) -> F:

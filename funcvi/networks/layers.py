@@ -1,91 +1,72 @@
-"""Which weights are a layer's: their entries meet the inputs in one product, and nowhere else.
+"""Which weights have noise by row: their entries meet the rows of the inputs in one product.
 
 Read off the function's jaxpr, so any function will do: through ``jit``, ``jax.checkpoint``,
-``cond`` and ``scan``, and through whatever only moves or scales a weight's entries on their way.
+``cond`` and ``scan``, and through whatever is linear in a weight on its way.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from math import prod
 from typing import Literal, NamedTuple, TypeAlias
 
-import jax.numpy as jnp
 from jax import lax
-from jax.core import ShapedArray
 from jax.extend import core
-from jax.extend.core import primitives
 
 from funcvi.loops import contains
-from funcvi.networks.axes import (
-    Axes,
-    axes_after,
-    axes_of_input,
-    axes_of_weight,
-    carries_others,
-    joined,
-    plain_axes,
-    shape_of,
-    weight_axes,
+from funcvi.networks.linear import (
+    CALLS,
+    CUSTOM,
+    MOVING,
+    PRODUCTS,
+    SOLVES,
+    SUMS,
+    are_disjoint,
+    called,
+    keeps_entries,
+    summed,
 )
+from funcvi.networks.rows import Span, free_axes, leads, moved, shape_of
 
-__all__ = ["CALLS", "PRODUCTS", "SLICING", "Layer", "called", "survey"]
+__all__ = ["Kind", "Layer", "Path", "Rows", "survey"]
 
-PRODUCTS = (lax.dot_general_p, lax.conv_general_dilated_p)
-"""Linear in each operand: what a Gaussian weight gives is Gaussian, given the other operand."""
+_NO_ROWS = "enters a product that does not keep the rows of the batch"
 
-CALLS = (primitives.jit_p, primitives.closed_call_p, primitives.remat_p)
-"""Run a jaxpr on their operands."""
+Kind: TypeAlias = Literal["local", "flipout", "plain", "refused"]
 
-CUSTOM = (primitives.custom_jvp_call_p, primitives.custom_vjp_call_p)
-"""Run a jaxpr whose derivative is written by hand."""
-
-SLICING = (lax.slice_p, lax.split_p)
-"""Give some of the entries."""
-
-MOVING = (
-    lax.transpose_p,
-    lax.reshape_p,
-    lax.squeeze_p,
-    lax.broadcast_in_dim_p,
-    lax.rev_p,
-    lax.copy_p,
-    lax.convert_element_type_p,
-    *SLICING,
-)
-"""Give each entry once, or not at all, elsewhere or in another floating dtype."""
-
-LINEAR = (lax.add_p, lax.sub_p, lax.mul_p, lax.div_p, lax.neg_p)
-"""Scale or shift each entry, where the other operand is neither random in it nor of the inputs."""
-
-SOLVES = (
-    primitives.linear_solve_p,
-    primitives.triangular_solve_p,
-    primitives.tridiagonal_solve_p,
-    lax.fft_p,
-)
-"""Products in which a weight may stand, but not with the law of a layer."""
-
-SUMS = (lax.reduce_sum_p, lax.cumsum_p, lax.reduce_window_sum_p, lax.fft_p)
-"""With what is multiplied entry by entry before, a product."""
-
-_SHARED = "is shared within a row: its product keeps an axis that is neither batch nor position"
-
-Kind: TypeAlias = Literal["local", "plain", "refused"]
+#: Where an equation is: its place in the jaxpr, after those of the equations that it is within.
+Path: TypeAlias = tuple[int, ...]
 
 
 class Layer(NamedTuple):
-    """What "local" and "flipout" do with a weight, and why.
+    """What becomes of a weight, and why.
 
     Attributes:
-        kind: "local": the noise moves to the output of the weight's one product. "plain": one draw
-            for the whole batch, since the weight enters no product, as biases and scales do, or is
-            listed as plain. "refused": the weight enters a product, but in a way in which its noise
-            cannot be moved; an error unless it is listed as plain.
+        kind: "local": the output of the weight's one product is drawn, for each row. "flipout":
+            the outputs of one row have entries of the weight in common, as the positions of a
+            convolution or a sequence do; so one draw is made, and each row flips its signs.
+            "plain": one draw for the whole batch, since the weight enters no product, as biases
+            and scales do, or is listed as plain. "refused": the weight enters a product, but in a
+            way in which its noise cannot be moved; drawn once by default, an error where an
+            estimator is asked for, unless it is listed as plain.
         why: a phrase.
     """
 
     kind: Kind
     why: str
+
+
+class Rows(NamedTuple):
+    """The rows in one product of a weight.
+
+    Attributes:
+        before: in the weight's partner; None if the weight has entries for each row.
+        after: in the result.
+        positions: whether a row has several results of the same entries.
+    """
+
+    before: Span | None
+    after: Span | None
+    positions: bool
 
 
 @dataclass(frozen=True)
@@ -96,16 +77,20 @@ class _Value:
         inputs: whether it depends on the inputs.
         weights: of which weights it is a function; none once it is an activation, which depends on
             the inputs.
-        entries: the weight of which it has entries, each at most once, scaled or shifted.
+        entries: the weights of which it has entries, each in one place at most, in a linear way.
         scaled_by: the weights with whose entries it multiplies what depends on the inputs.
-        axes: what its axes are.
+        lies: for such weights, and those that it is a function of, where their axes lie.
+        rows: where the batch lies.
+        noisy: the weights whose noise by row it has, each row its own.
     """
 
-    axes: Axes
     inputs: bool = False
     weights: frozenset[int] = frozenset()
-    entries: int | None = None
+    entries: frozenset[int] = frozenset()
     scaled_by: frozenset[int] = frozenset()
+    lies: frozenset[tuple[int, Span]] = frozenset()
+    rows: Span | None = None
+    noisy: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -114,10 +99,14 @@ class _Survey:
 
     products: set[int] = field(default_factory=set)
     obstacles: dict[int, str] = field(default_factory=dict)
+    mixed: dict[int, str] = field(default_factory=dict)
+    layers: dict[Path, Rows] = field(default_factory=dict)
+    positions: set[int] = field(default_factory=set)
+    followed: set[int] = field(default_factory=set)
 
-    def walk(self, jaxpr: core.Jaxpr, arguments: Sequence[_Value]) -> list[_Value]:
+    def walk(self, jaxpr: core.Jaxpr, arguments: Sequence[_Value], path: Path = ()) -> list[_Value]:
         """The values of the jaxpr's outputs."""
-        values = {v: _Value(plain_axes(shape_of(v))) for v in jaxpr.constvars}
+        values = dict.fromkeys(jaxpr.constvars, _Value())
         readers: dict[core.Var, list[core.JaxprEqn | None]] = {}
         for equation in (*jaxpr.eqns, None):
             for v in jaxpr.outvars if equation is None else equation.invars:
@@ -125,125 +114,219 @@ class _Survey:
                     readers.setdefault(v, []).append(equation)
 
         def read(v: core.Var | core.Literal) -> _Value:
-            return _Value(plain_axes(shape_of(v))) if isinstance(v, core.Literal) else values[v]
+            return _Value() if isinstance(v, core.Literal) else values[v]
 
         def write(variables: Sequence[core.Var], results: Sequence[_Value]) -> None:
             for v, value in zip(variables, results, strict=True):
                 uses = readers.get(v, [])
-                if len(uses) > 1 and not _disjoint(uses):
+                if len(uses) > 1 and not are_disjoint(uses):
                     (value,) = self._stop([value], "is used more than once")
                 values[v] = value
 
         write(jaxpr.invars, arguments)
-        for equation in jaxpr.eqns:
-            write(equation.outvars, self._results(equation, [read(v) for v in equation.invars]))
+        for i, equation in enumerate(jaxpr.eqns):
+            operands = [read(v) for v in equation.invars]
+            write(equation.outvars, self._results(equation, operands, (*path, i)))
         return [read(v) for v in jaxpr.outvars]
 
-    def _results(self, equation: core.JaxprEqn, operands: list[_Value]) -> list[_Value]:
+    def _results(self, equation: core.JaxprEqn, operands: list[_Value], path: Path) -> list[_Value]:
         primitive, params = equation.primitive, equation.params
         if primitive in PRODUCTS:
-            return [self._product(equation, operands)]
+            return [self._product(equation, operands, path)]
         if primitive in CALLS:
-            return self.walk(called(equation).jaxpr, operands)
+            return self.walk(called(equation).jaxpr, operands, path)
         if primitive is lax.scan_p:
-            return self._scan(equation, operands)
+            return self._scan(equation, operands, path)
         if primitive is lax.while_p:
             first, second = params["cond_nconsts"], params["body_nconsts"]
             operands = self._stop(operands, "is used in a while loop")
             constants, start = operands[first : first + second], operands[first + second :]
-            carry, _ = self._loop(params["body_jaxpr"].jaxpr, constants, start, [])
+            carry, _ = self._loop(params["body_jaxpr"].jaxpr, constants, start, [], path)
             self.walk(params["cond_jaxpr"].jaxpr, [*operands[:first], *carry])
             return carry
         if primitive is lax.cond_p:
             outputs = [  # which branch runs does not make a weight an activation
-                self._stop(self.walk(branch.jaxpr, operands[1:]), "is returned by a branch of cond")
-                for branch in params["branches"]
+                self._stop(
+                    self.walk(branch.jaxpr, operands[1:], (*path, i)),
+                    "is returned by a branch of cond",
+                )
+                for i, branch in enumerate(params["branches"])
             ]
-            return [_join(each) for each in zip(*outputs, strict=True)]
+            return [self._join(each, "cond") for each in zip(*outputs, strict=True)]
         if primitive in CUSTOM:
             rule = f"is used inside a {primitive}, whose own derivative would be lost"
             return self.walk(params["call_jaxpr"].jaxpr, self._stop(operands, rule))
-        axes = axes_after(equation, [value.axes for value in operands])
         self._note_sum(equation, operands)
-        kept = _entries(equation, operands)
-        if kept is None:
-            self._stop(operands, f"is used by {primitive}")
+        kept = _kept(equation, operands)
+        if not kept:
+            operands = self._stop(operands, f"is used by {primitive}")
             inner = core.jaxprs_in_params(params)
             if primitive in SOLVES or any(contains(j, (*PRODUCTS, *SOLVES)) for j in inner):
                 self.products.update(*(value.weights for value in operands))
-        result = replace(_join(operands), entries=kept)
-        if result.inputs and primitive in (lax.mul_p, lax.div_p):
+        result = replace(_made_of(operands), entries=kept)
+        if kept:
+            result = replace(result, weights=frozenset().union(*(o.weights for o in operands)))
+        elif result.inputs and primitive in (lax.mul_p, lax.div_p):
             scales = frozenset().union(*(o.weights | o.scaled_by for o in operands))
-            matrices = {w for w in scales if any(len(weight_axes(o.axes, w)) > 1 for o in operands)}
+            matrices = {w for w in scales if any(len(_axes(o, w)) > 1 for o in operands)}
             result = replace(result, weights=frozenset(matrices), scaled_by=scales)
         elif primitive in (*MOVING, lax.neg_p):
             result = replace(result, scaled_by=operands[0].scaled_by)
-        return [replace(result, axes=each) for each in axes]
+        return self._placed(equation, operands, result)
+
+    def _placed(
+        self, equation: core.JaxprEqn, operands: list[_Value], result: _Value
+    ) -> list[_Value]:
+        """The result in each place, with where its rows and the axes of weights lie."""
+        nowhere: list[Span | None] = [None] * len(equation.outvars)
+        rows = [moved(equation, i, o.rows) if o.rows else nowhere for i, o in enumerate(operands)]
+        lies = [
+            (weight, moved(equation, i, span))
+            for i, o in enumerate(operands)
+            for weight, span in o.lies
+        ]
+        results = []
+        for k in range(len(equation.outvars)):
+            found = [(each[k], o.noisy) for each, o in zip(rows, operands, strict=True)]
+            span, noisy = self._agreed(found, str(equation.primitive))
+            own = frozenset((weight, at) for weight, spans in lies if (at := spans[k]))
+            results.append(replace(result, rows=span, noisy=noisy, lies=own))
+        return results
+
+    def _agreed(
+        self, found: Sequence[tuple[Span | None, frozenset[int]]], primitive: str
+    ) -> tuple[Span | None, frozenset[int]]:
+        """Where the rows lie in what is made of values with these, and whose noise follows them.
+
+        Without noise by row in them, it does not matter which of their axes are called the rows.
+        """
+        by_noise = sorted(found, key=lambda each: not each[1])
+        span = next((at for at, _ in by_noise if at), None)
+        lost = frozenset().union(*(noisy for at, noisy in found if at is None or at != span))
+        self._mix(lost, f"gives outputs whose rows meet in {primitive}")
+        return span, frozenset().union(*(noisy for _, noisy in found)) - lost
 
     def _note_sum(self, equation: core.JaxprEqn, operands: list[_Value]) -> None:
         """A product with the inputs may be written as one entry by entry, and a sum."""
         if equation.primitive not in SUMS:
             return
         (value,) = operands
-        along = _summed(equation, len(value.axes))
+        along = summed(equation)
         for weight in value.scaled_by:
-            if set(along) & set(weight_axes(value.axes, weight)):
+            if along & _axes(value, weight):
                 self.products.add(weight)
                 self.obstacles[weight] = (
                     "is multiplied with the inputs entry by entry, and the result summed"
                 )
 
-    def _product(self, equation: core.JaxprEqn, operands: list[_Value]) -> _Value:
+    def _product(self, equation: core.JaxprEqn, operands: list[_Value], path: Path) -> _Value:
         for value in operands:
             self.products |= value.weights
-        left, right = operands
-        if left.entries is not None and equation.primitive is lax.conv_general_dilated_p:
-            self._stop([left], "is convolved, as if it were an image")
-        for place, (value, other) in enumerate(((left, right), (right, left))):
-            if value.entries is not None and not other.inputs:
-                self._stop([value], "enters a product with what does not depend on the inputs")
-            elif value.entries is not None and carries_others(equation, 1 - place, other.axes):
-                self._stop([value], _SHARED)
-        (axes,) = axes_after(equation, [left.axes, right.axes])
-        return replace(_join(operands), axes=axes, scaled_by=frozenset())
+        (result,) = self._placed(equation, operands, _made_of(operands))
+        if operands[0].entries and operands[1].entries:
+            self._stop(operands, "enters a product with another random weight")
+        elif operands[0].entries and equation.primitive is lax.conv_general_dilated_p:
+            self._stop(operands, "is convolved, as if it were an image")
+        elif operands[0].entries or operands[1].entries:
+            place = 0 if operands[0].entries else 1
+            return self._layer(equation, operands[place], operands[1 - place], place, result, path)
+        return result
 
-    def _scan(self, equation: core.JaxprEqn, operands: list[_Value]) -> list[_Value]:
+    def _layer(
+        self,
+        equation: core.JaxprEqn,
+        weight: _Value,
+        partner: _Value,
+        place: int,
+        result: _Value,
+        path: Path,
+    ) -> _Value:
+        """What a weight's product with this partner gives."""
+        free = free_axes(equation, 1 - place)
+        sizes = shape_of(equation.outvars[0])
+        copies = prod(sizes[after] for after in free.values())
+        span = partner.rows if partner.inputs else None
+        if span and span.axis in free and result.rows == moved(equation, 1 - place, span)[0]:
+            positions = copies > span.size
+            self.layers[path] = Rows(span, result.rows, positions)
+            if positions:
+                self.positions |= weight.entries
+            own = weight.entries - set(self.mixed)
+            return replace(result, noisy=result.noisy | own)
+        if copies > 1:
+            self._stop([weight], f"{_NO_ROWS}, and whose results have its entries in common")
+        elif span and moved(equation, 1 - place, span)[0]:
+            self.layers[path] = Rows(None, None, positions=False)
+        else:
+            self.followed |= weight.entries
+            return replace(result, entries=weight.entries, weights=weight.weights)
+        return result
+
+    def _scan(self, equation: core.JaxprEqn, operands: list[_Value], path: Path) -> list[_Value]:
         fixed, carried = equation.params["num_consts"], equation.params["num_carry"]
         constants = self._stop(operands[:fixed], "is used at every step of a scan")
         start = self._stop(operands[fixed : fixed + carried], "is carried through a scan")
         body = equation.params["jaxpr"].jaxpr
-        xs = operands[fixed + carried :]
-        steps = plain_axes([equation.params["length"]])
-        lead = joined([steps, *(x.axes[:1] for x in xs if x.inputs)])
-        slices = [replace(x, axes=x.axes[1:]) for x in xs]
-        carry, rest = self._loop(body, constants, start, slices)
-        rest = [replace(value, axes=(*lead, *value.axes)) for value in rest]
+        slices = [self._shifted(x, -1) for x in operands[fixed + carried :]]
+        carry, rest = self._loop(body, constants, start, slices, path)
+        rest = [self._shifted(value, 1) for value in rest]
         return [*carry, *self._stop(rest, "is returned by a scan")]
 
+    def _shifted(self, value: _Value, by: int) -> _Value:
+        """With the axis of the steps before the others, or without it."""
+
+        def shifted(span: Span) -> Span | None:
+            axis = span.axis + by
+            return span._replace(axis=axis) if axis >= 0 else None
+
+        rows = shifted(value.rows) if value.rows else None
+        rows, noisy = self._agreed([(rows, value.noisy)], "scan")
+        lies = {(w, after) for w, span in value.lies if (after := shifted(span))}
+        return replace(value, rows=rows, noisy=noisy, lies=frozenset(lies))
+
     def _loop(
-        self, body: core.Jaxpr, constants: list[_Value], carry: list[_Value], xs: list[_Value]
+        self,
+        body: core.Jaxpr,
+        constants: list[_Value],
+        carry: list[_Value],
+        xs: list[_Value],
+        path: Path,
     ) -> tuple[list[_Value], list[_Value]]:
         """What is carried after any number of steps, and the other outputs of a step."""
         before: list[_Value] = []
         while carry != before:
-            before, outputs = carry, _Survey().walk(body, [*constants, *carry, *xs])
-            carry = [_join(pair) for pair in zip(before, outputs[: len(before)], strict=True)]
-        outputs = self.walk(body, [*constants, *carry, *xs])
+            trial = _Survey(mixed=self.mixed)
+            before, outputs = carry, trial.walk(body, [*constants, *carry, *xs])
+            pairs = zip(before, outputs[: len(before)], strict=True)
+            carry = [self._join(pair, "a loop") for pair in pairs]
+        outputs = self.walk(body, [*constants, *carry, *xs], path)
         self._stop(outputs[: len(carry)], "is carried through a loop")
         return carry, outputs[len(carry) :]
+
+    def _join(self, values: Sequence[_Value], primitive: str) -> _Value:
+        """What is one of these values."""
+        span, noisy = self._agreed([(value.rows, value.noisy) for value in values], primitive)
+        lies = frozenset().union(*(value.lies for value in values))
+        return replace(_made_of(values), rows=span, noisy=noisy, lies=lies)
+
+    def _mix(self, noisy: frozenset[int], obstacle: str) -> None:
+        """These weights can have no noise by row."""
+        for weight in noisy:
+            self.mixed.setdefault(weight, obstacle)
 
     def _stop(self, values: list[_Value], obstacle: str) -> list[_Value]:
         """The values, no longer a weight's entries."""
         for value in values:
-            if value.entries is not None:
-                self.obstacles.setdefault(value.entries, obstacle)
-        return [replace(value, entries=None) for value in values]
+            for weight in value.entries:
+                first = f"{_NO_ROWS}, and " if weight in self.followed else ""
+                self.obstacles.setdefault(weight, first + obstacle)
+        return [replace(value, entries=frozenset()) for value in values]
 
 
 def survey(
     jaxpr: core.Jaxpr, weights: Sequence[int], inputs: range, has_rows: range
-) -> dict[int, Layer]:
-    """For each argument that is a weight, how it enters.
+) -> tuple[dict[int, Layer], dict[Path, Rows]]:
+    """For each argument that is a weight, how it enters; and the rows in each product of one.
 
     Args:
         jaxpr: of the function.
@@ -255,82 +338,51 @@ def survey(
     num_rows = next((shapes[i][0] for i in has_rows if shapes[i]), None)
     walked = _Survey()
     arguments = []
-    for i, (v, shape) in enumerate(zip(jaxpr.invars, shapes, strict=True)):
+    for i, shape in enumerate(shapes):
         if i in weights:
-            arguments.append(_Value(axes_of_weight(shape, i), weights=frozenset([i]), entries=i))
-        elif i in has_rows and shape[:1] == (num_rows,):
-            is_index = not jnp.issubdtype(_shaped(v).dtype, jnp.inexact)
-            arguments.append(_Value(axes_of_input(shape, is_index), inputs=True))
+            one = frozenset([i])
+            lies = frozenset((i, Span(axis, n)) for axis, n in enumerate(shape) if n > 1)
+            arguments.append(_Value(weights=one, entries=one, lies=lies))
         else:
-            arguments.append(_Value(plain_axes(shape), inputs=i in inputs))
-    walked._stop(walked.walk(jaxpr, arguments), "is returned")
+            has_batch = i in has_rows and shape[:1] == (num_rows,)
+            arguments.append(_Value(i in inputs, rows=Span(0, shape[0]) if has_batch else None))
+    outputs = walked._stop(walked.walk(jaxpr, arguments), "is returned")
+    for v, value in zip(jaxpr.outvars, outputs, strict=True):
+        if not leads(value.rows, shape_of(v)):
+            walked._mix(value.noisy, "reaches an output whose first axis is not the batch")
+    obstacles = walked.obstacles | walked.mixed
     found = {}
     for i in weights:
         if i not in walked.products:
             found[i] = Layer("plain", "enters no product")
-        elif i in walked.obstacles:
-            found[i] = Layer("refused", walked.obstacles[i])
+        elif i in obstacles:
+            found[i] = Layer("refused", obstacles[i])
+        elif i in walked.positions:
+            found[i] = Layer("flipout", "enters one product, and positions of a row share it")
         else:
             found[i] = Layer("local", "enters one product with what depends on the inputs")
-    return found
+    return found, walked.layers
 
 
-def called(equation: core.JaxprEqn) -> core.ClosedJaxpr:
-    """The jaxpr that one of ``CALLS`` runs."""
-    name = "call_jaxpr" if equation.primitive is primitives.closed_call_p else "jaxpr"
-    inner = equation.params[name]
-    return inner if isinstance(inner, core.ClosedJaxpr) else core.ClosedJaxpr(inner, ())
-
-
-def _join(values: Sequence[_Value]) -> _Value:
-    """What a value made of these is made of; of their axes, if they are of one shape."""
+def _made_of(values: Sequence[_Value]) -> _Value:
+    """Whether it depends on the inputs, or else on which weights."""
     if len(values) == 1:
-        return replace(values[0], entries=None, scaled_by=frozenset())
-    same = len({len(value.axes) for value in values}) == 1
-    axes = joined([value.axes for value in values]) if same else ()
+        return _Value(inputs=values[0].inputs, weights=values[0].weights)
     if any(value.inputs for value in values):
-        return _Value(axes, inputs=True)
-    return _Value(axes, weights=frozenset().union(*(value.weights for value in values)))
+        return _Value(inputs=True)
+    return _Value(weights=frozenset().union(*(value.weights for value in values)))
 
 
-def _entries(equation: core.JaxprEqn, operands: list[_Value]) -> int | None:
-    """The weight whose entries the result still has."""
-    places = [i for i, value in enumerate(operands) if value.entries is not None]
-    if len(places) != 1:
-        return None
-    (place,) = places
-    weight = operands[place].entries
-    before, after = _shaped(equation.invars[place]), _shaped(equation.outvars[0])
-    others = operands[:place] + operands[place + 1 :]
-    moves = equation.primitive in MOVING and after.size <= before.size
-    scales = equation.primitive in LINEAR and after.shape == before.shape
-    if (equation.primitive is lax.div_p and place == 1) or any(
-        o.inputs or weight in o.weights for o in others
-    ):
-        scales = False
-    return weight if (moves or scales) and jnp.issubdtype(after.dtype, jnp.floating) else None
+def _kept(equation: core.JaxprEqn, operands: list[_Value]) -> frozenset[int]:
+    """The weights whose entries the result still has."""
+    places = [i for i, value in enumerate(operands) if value.entries]
+    weights = frozenset().union(*(value.entries for value in operands))
+    others = [value for value in operands if not value.entries]
+    if not places or any(o.inputs or weights & o.weights for o in others):
+        return frozenset()
+    return weights if keeps_entries(equation, places) else frozenset()
 
 
-def _shaped(v: core.Var | core.Literal) -> ShapedArray:
-    assert isinstance(v.aval, ShapedArray)  # weights, and what is made of them, are arrays
-    return v.aval
-
-
-def _summed(equation: core.JaxprEqn, rank: int) -> list[int]:
-    """The axes that one of ``SUMS`` sums along."""
-    params = equation.params
-    if equation.primitive is lax.reduce_window_sum_p:
-        return [i for i, n in enumerate(params["window_dimensions"]) if n > 1]
-    if equation.primitive is lax.fft_p:
-        return list(range(rank - len(params["fft_lengths"]), rank))
-    return list(params["axes"]) if "axes" in params else [params["axis"]]
-
-
-def _disjoint(uses: list[core.JaxprEqn | None]) -> bool:
-    """Whether all are slices that have no entry in common."""
-    slices = [e.params for e in uses if e is not None and e.primitive is lax.slice_p]
-    boxes = [list(zip(p["start_indices"], p["limit_indices"], strict=True)) for p in slices]
-    return len(boxes) == len(uses) and all(
-        any(a[1] <= b[0] or b[1] <= a[0] for a, b in zip(one, other, strict=True))
-        for one, other in combinations(boxes, 2)
-    )
+def _axes(value: _Value, weight: int) -> set[int]:
+    """Along which a weight's entries lie."""
+    return {span.axis for of, span in value.lies if of == weight}

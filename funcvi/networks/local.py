@@ -6,7 +6,7 @@ lower variance. :mod:`funcvi.networks.layers` says which weights these are.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
@@ -17,8 +17,10 @@ from jax.extend import core
 from jax.extend.core import primitives
 
 from funcvi._types import Key, Params
-from funcvi.networks.layers import CALLS, PRODUCTS, SLICING, Layer, called, survey
+from funcvi.networks.layers import Layer, Path, Rows, survey
+from funcvi.networks.linear import CALLS, JOINING, PRODUCTS, SLICING, called
 from funcvi.networks.names import dotted, matching
+from funcvi.networks.rows import Span, free_axes, split
 from funcvi.sampling.noise import normal
 
 __all__ = ["Estimator", "Gaussian", "apply_random", "check_estimator", "layers_of"]
@@ -28,13 +30,13 @@ Estimator: TypeAlias = Literal["plain", "local", "flipout"]
 T = TypeVar("T")
 
 
-def check_estimator(estimator: str) -> None:
-    """Refuses any but the three.
+def check_estimator(estimator: str | None) -> None:
+    """Refuses any but the three, and None.
 
     Raises:
         ValueError: with their names.
     """
-    if estimator not in get_args(Estimator):
+    if estimator is not None and estimator not in get_args(Estimator):
         raise ValueError(f"estimator must be 'plain', 'local' or 'flipout', got {estimator!r}")
 
 
@@ -60,55 +62,59 @@ def apply_random(
     weights: Params,
     inputs: tuple[object, ...],
     key: Key,
-    estimator: Estimator,
+    estimator: Estimator | None,
     plain: Sequence[str] = (),
 ) -> T:
     r"""``function(weights, *inputs)`` for a draw of ``weights``.
 
-    With "plain", every weight is drawn once. With "local", a weight that meets the inputs in one
-    product :math:`y = xW` is never drawn: :math:`y \sim N(x\mu, x^2 \sigma^2)` is, anew for each
-    row of :math:`x` (Kingma et al. 2015, arXiv:1506.02557). With "flipout", such a weight is drawn
-    once, and each row flips the signs of its deviations (Wen et al. 2018, arXiv:1803.04386). Both
-    keep the law of each row's output; rows that "plain" makes depend on each other through the
-    weight become independent of each other. Where rows are positions in one example, as in a
-    convolution or a sequence, that is the usual approximation of these methods, not an identity.
+    With "plain", every weight is drawn once. With "local", a weight that meets the rows of the
+    inputs in one product :math:`y = xW` is never drawn: :math:`y \sim N(x\mu, x^2 \sigma^2)` is,
+    anew for each row of :math:`x` (Kingma et al. 2015, arXiv:1506.02557). With "flipout", such a
+    weight is drawn once, and each row flips the signs of its deviations (Wen et al. 2018,
+    arXiv:1803.04386). Both keep the law of each row's output; rows that "plain" makes depend on
+    each other through the weight become uncorrelated. Where one row has several outputs of the
+    same entries, as a convolution or a sequence does at its positions, outputs drawn apart would
+    lose their covariance: there, "local" flips signs too, the same at all positions of a row.
 
     Args:
-        function: pure, of ``(weights, *inputs)``.
+        function: pure, of ``(weights, *inputs)``; each row of what it returns, along the first
+            axis, is what keeps its law.
         weights: a pytree with :class:`Gaussian` leaves; other leaves are taken as they are.
         inputs: pytrees of arrays; what a layer multiplies must depend on them. The first axis of
             the arrays of the first is the batch.
         key: for the noise.
-        estimator: "plain", "local" or "flipout".
+        estimator: "plain", "local" or "flipout"; None for "local" where it is right, and one draw
+            of every other weight.
         plain: patterns of the names of weights to draw once, whatever the estimator.
 
     Raises:
-        ValueError: a weight enters a product in a way in which its noise cannot be moved, and is
-            not listed as plain; all are named. Or a pattern matches no weight, or ``estimator`` is
-            none of the three.
+        ValueError: "local" or "flipout", and a weight enters a product in a way in which its noise
+            cannot be moved, and is not listed as plain; all are named. Or a pattern matches no
+            weight, or ``estimator`` is none of the three.
     """
     check_estimator(estimator)
     flat, leaves, names = _flattened(function, weights)
     random = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Gaussian)]
     keys = iter(jax.random.split(key, max(len(random), 1)))
     listed = matching(plain, [names[i] for i in random], "plain")
-    if estimator == "plain":
+    if estimator == "plain" or not random:
         draws = [x.draw(next(keys)) if isinstance(x, Gaussian) else x for x in leaves]
         return flat(draws, *inputs)
-    traced, result, layers = _surveyed(flat, leaves, random, inputs)
+    traced, result, layers, rows = _surveyed(flat, leaves, random, inputs)
     refused = [i for i in random if layers[i].kind == "refused" and names[i] not in listed]
-    if refused:
+    if refused and estimator is not None:
         said = "; ".join(f"'{names[i]}' {layers[i].why}" for i in refused[:8])
         raise ValueError(
             f"estimator={estimator!r} cannot move the noise of some weights: {said}. List them in "
-            f"plain={[names[i] for i in refused[:8]]}, to draw each once for the whole batch."
+            f"plain={[names[i] for i in refused[:8]]}, to draw each once for the whole batch, or "
+            "pass estimator=None, which does."
         )
     for i in random:
         weight, key = leaves[i], next(keys)
-        is_local = layers[i].kind == "local" and names[i] not in listed
-        moved = _Weight(weight.loc, weight.scale, key, estimator)
-        leaves[i] = moved if is_local else weight.draw(key)
-    output: T = jax.tree.unflatten(result, _evaluate(traced, [*leaves, *jax.tree.leaves(inputs)]))
+        by_row = layers[i].kind in ("local", "flipout") and names[i] not in listed
+        leaves[i] = _Weight(weight.loc, weight.scale, key) if by_row else weight.draw(key)
+    evaluate = _Evaluation(rows, estimator == "flipout")
+    output: T = jax.tree.unflatten(result, evaluate(traced, [*leaves, *jax.tree.leaves(inputs)]))
     return output
 
 
@@ -119,7 +125,7 @@ def layers_of(
     flat, leaves, names = _flattened(function, weights)
     random = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Gaussian)]
     chosen = random or list(range(len(leaves)))
-    _, _, layers = _surveyed(flat, leaves, chosen, inputs)
+    _, _, layers, _ = _surveyed(flat, leaves, chosen, inputs)
     return {names[i]: layer for i, layer in layers.items()}
 
 
@@ -131,7 +137,6 @@ class _Weight:
     loc: jax.Array
     scale: jax.Array
     key: Key
-    estimator: Estimator = field(metadata={"static": True})
 
 
 _Values: TypeAlias = list[Any]  # arrays, and _Weights among them
@@ -158,31 +163,111 @@ def _noise(scale: jax.Array, key: Key) -> jax.Array:
 
 def _surveyed(
     flat: Callable[..., object], leaves: list[Any], chosen: list[int], inputs: tuple[object, ...]
-) -> tuple[core.ClosedJaxpr, jax.tree_util.PyTreeDef, dict[int, Layer]]:
+) -> tuple[core.ClosedJaxpr, jax.tree_util.PyTreeDef, dict[int, Layer], dict[Path, Rows]]:
     """The function's jaxpr of leaves and inputs, its result's structure, the chosen's layers."""
     means = [x.loc if isinstance(x, Gaussian) else x for x in leaves]
     traced, shapes = jax.make_jaxpr(flat, return_shape=True)(means, *inputs)
     first = len(leaves)
     has_rows = range(first, first + len(jax.tree.leaves(inputs[:1])))
-    layers = survey(traced.jaxpr, chosen, range(first, len(traced.jaxpr.invars)), has_rows)
-    return traced, jax.tree.structure(shapes), layers
+    found = survey(traced.jaxpr, chosen, range(first, len(traced.jaxpr.invars)), has_rows)
+    return traced, jax.tree.structure(shapes), *found
 
 
-def _evaluate(closed: core.ClosedJaxpr, arguments: _Values) -> _Values:
-    """The jaxpr's outputs; ``_Weight``s travel until a product takes them."""
-    jaxpr = closed.jaxpr
-    inputs = (*jaxpr.constvars, *jaxpr.invars)
-    values: dict[core.Var, Any] = dict(zip(inputs, (*closed.consts, *arguments), strict=True))
+@dataclass(frozen=True)
+class _Evaluation:
+    """Runs a jaxpr in which ``_Weight``s travel until a product takes them.
 
-    def read(v: core.Var | core.Literal) -> Any:
-        return v.val if isinstance(v, core.Literal) else values[v]
+    Attributes:
+        rows: the rows in the products that do.
+        flips: whether all of these flip signs, or only those with positions.
+    """
 
-    for position, equation in enumerate(jaxpr.eqns):
-        operands = [read(v) for v in equation.invars]
-        has_weight = any(isinstance(x, _Weight) for x in operands)
-        out = _apply(equation, operands, position) if has_weight else _bind(equation, operands)
-        values.update(zip(equation.outvars, out, strict=True))
-    return [read(v) for v in jaxpr.outvars]
+    rows: Mapping[Path, Rows]
+    flips: bool
+
+    def __call__(self, closed: core.ClosedJaxpr, arguments: _Values, path: Path = ()) -> _Values:
+        """The jaxpr's outputs."""
+        jaxpr = closed.jaxpr
+        inputs = (*jaxpr.constvars, *jaxpr.invars)
+        values: dict[core.Var, Any] = dict(zip(inputs, (*closed.consts, *arguments), strict=True))
+
+        def read(v: core.Var | core.Literal) -> Any:
+            return v.val if isinstance(v, core.Literal) else values[v]
+
+        for i, equation in enumerate(jaxpr.eqns):
+            operands = [read(v) for v in equation.invars]
+            has_weight = any(isinstance(x, _Weight) for x in operands)
+            out = (
+                self._apply(equation, operands, (*path, i))
+                if has_weight
+                else _bind(equation, operands)
+            )
+            values.update(zip(equation.outvars, out, strict=True))
+        return [read(v) for v in jaxpr.outvars]
+
+    def _apply(self, equation: core.JaxprEqn, operands: _Values, path: Path) -> _Values:
+        """One equation of which an operand is a ``_Weight``."""
+        primitive, params = equation.primitive, equation.params
+        if primitive in PRODUCTS:
+            return [self._product(equation, operands, path)]
+        if primitive in CALLS:
+            run: Callable[[_Values], _Values] = partial(self, called(equation), path=path)
+            if primitive is primitives.remat_p:
+                options = {name: params[name] for name in ("prevent_cse", "policy")}
+                run = jax.checkpoint(run, **options)
+            return run(operands)
+        if primitive is lax.cond_p:
+            branches = [
+                partial(self, branch, path=(*path, i))
+                for i, branch in enumerate(params["branches"])
+            ]
+            outputs: _Values = lax.switch(operands[0], branches, operands[1:])
+            return outputs
+        if primitive is lax.scan_p:
+            return self._scan(params, operands, path)
+        return list(_moved(equation, operands, path[-1]))
+
+    def _scan(self, params: Mapping[str, Any], operands: _Values, path: Path) -> _Values:
+        """Each step has its own slice of a weight, and its own noise."""
+        fixed, carried, body = params["num_consts"], params["num_carry"], params["jaxpr"]
+        constants, start = operands[:fixed], operands[fixed : fixed + carried]
+        xs = [
+            replace(x, key=jax.random.split(x.key, params["length"]))
+            if isinstance(x, _Weight)
+            else x
+            for x in operands[fixed + carried :]
+        ]
+
+        def step(carry: _Values, x: _Values) -> tuple[_Values, _Values]:
+            out = self(body, [*constants, *carry, *x], path)
+            return out[:carried], out[carried:]
+
+        options = {name: params[name] for name in ("length", "reverse", "unroll")}
+        carry, rest = lax.scan(step, start, xs, **options)
+        return [*carry, *rest]
+
+    def _product(
+        self, equation: core.JaxprEqn, operands: _Values, path: Path
+    ) -> jax.Array | _Weight:
+        """The layer's output: the product is linear in the weight, so it does moments too."""
+        (place,) = (i for i, x in enumerate(operands) if isinstance(x, _Weight))
+        weight, x = operands[place], operands[1 - place]
+
+        def product(x: jax.Array, w: jax.Array) -> jax.Array:
+            return _bind(equation, [w, x] if place == 0 else [x, w])[0]
+
+        center = product(x, weight.loc)
+        rows = self.rows.get(path)
+        if rows is None or not (self.flips or rows.positions):
+            spread = _root(product(x**2, weight.scale**2))
+            moved = _Weight(center, spread, weight.key)
+            return moved if rows is None else Gaussian(center, spread).draw(weight.key)
+        noise, *keys = jax.random.split(weight.key, 3)
+        deviation = _noise(weight.scale, noise)
+        free = free_axes(equation, 1 - place)
+        before = _signs(keys[0], x, rows.before, set(free))
+        after = _signs(keys[1], center, rows.after, set(free.values()))
+        return center + product(x * before, deviation) * after
 
 
 def _bind(equation: core.JaxprEqn, operands: _Values) -> _Values:
@@ -191,86 +276,48 @@ def _bind(equation: core.JaxprEqn, operands: _Values) -> _Values:
     return list(out) if equation.primitive.multiple_results else [out]
 
 
-def _apply(equation: core.JaxprEqn, operands: _Values, position: int) -> _Values:
-    """One equation of which an operand is a ``_Weight``; ``position`` tells slices apart."""
-    primitive, params = equation.primitive, equation.params
-    if primitive in PRODUCTS:
-        return [_product(equation, operands)]
-    if primitive in CALLS:
-        run: Callable[[_Values], _Values] = partial(_evaluate, called(equation))
-        if primitive is primitives.remat_p:
-            run = jax.checkpoint(run, prevent_cse=params["prevent_cse"], policy=params["policy"])
-        return run(operands)
-    if primitive is lax.cond_p:
-        branches = [partial(_evaluate, branch) for branch in params["branches"]]
-        outputs: _Values = lax.switch(operands[0], branches, operands[1:])
-        return outputs
-    if primitive is lax.scan_p:
-        return _scan(params, operands)
-    place, weight = _find(operands)
+def _moved(equation: core.JaxprEqn, operands: _Values, position: int) -> list[_Weight]:
+    """What is linear in the weights among the operands; ``position`` tells slices apart."""
+    primitive = equation.primitive
+    weights = [x for x in operands if isinstance(x, _Weight)]
 
-    def moved(x: jax.Array) -> list[jax.Array]:
-        return _bind(equation, [*operands[:place], x, *operands[place + 1 :]])
+    def bind(of: Callable[[Any], Any]) -> list[jax.Array]:
+        return _bind(equation, [of(x) for x in operands])
 
-    locs = moved(weight.loc)
-    shifts = primitive in (lax.add_p, lax.sub_p, lax.neg_p)
-    scales = [weight.scale] if shifts else moved(weight.scale)
-    if primitive in (lax.mul_p, lax.div_p):
-        scales = [jnp.abs(x) for x in scales]
-    keys = [weight.key]
+    locs = bind(lambda x: x.loc if isinstance(x, _Weight) else x)
+    if primitive in (lax.add_p, lax.sub_p):
+        scales = [_root(sum((x.scale**2 for x in weights[1:]), weights[0].scale ** 2))]
+    elif primitive is lax.reduce_sum_p:
+        scales = [_root(each) for each in bind(lambda x: x.scale**2)]
+    elif primitive in JOINING:
+        scales = bind(lambda x: x.scale if isinstance(x, _Weight) else _without_noise(x))
+    else:
+        scales = [jnp.abs(x) for x in bind(lambda x: x.scale if isinstance(x, _Weight) else x)]
+    keys = [weights[0].key]
     if primitive in SLICING:
-        keys = list(jax.random.split(jax.random.fold_in(weight.key, position), len(locs)))
-    parts = zip(locs, scales, keys, strict=True)
-    return [_Weight(loc, scale, key, weight.estimator) for loc, scale, key in parts]
+        keys = list(jax.random.split(jax.random.fold_in(keys[0], position), len(locs)))
+    return [_Weight(*each) for each in zip(locs, scales, keys, strict=True)]
 
 
-def _find(operands: _Values) -> tuple[int, _Weight]:
-    """The one weight of these, and its place."""
-    (found,) = ((i, x) for i, x in enumerate(operands) if isinstance(x, _Weight))
-    return found
+def _without_noise(x: jax.Array) -> jax.Array:
+    """The scale of what is not random; a choice between weights stays as it is."""
+    return jnp.zeros_like(x) if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x
 
 
-def _scan(params: Mapping[str, Any], operands: _Values) -> _Values:
-    """Each step has its own slice of a weight, and its own noise."""
-    fixed, carried, body = params["num_consts"], params["num_carry"], params["jaxpr"]
-    constants, start = operands[:fixed], operands[fixed : fixed + carried]
-    xs = [
-        replace(x, key=jax.random.split(x.key, params["length"])) if isinstance(x, _Weight) else x
-        for x in operands[fixed + carried :]
+def _root(variance: jax.Array) -> jax.Array:
+    """Where there is no variance, as of a row of zeros, the root's slope would be infinite."""
+    positive = variance > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, 1)), 0)
+
+
+def _signs(key: Key, x: jax.Array, rows: Span | None, free: set[int]) -> jax.Array:
+    """Each entry its own, but the same along axes that the weight does not have, within a row."""
+    factors = split(x.shape, rows)
+    own = [
+        [1 if axis in free and len(sizes) == 1 else n for n in sizes]
+        for axis, sizes in enumerate(factors)
     ]
-
-    def step(carry: _Values, x: _Values) -> tuple[_Values, _Values]:
-        out = _evaluate(body, [*constants, *carry, *x])
-        return out[:carried], out[carried:]
-
-    options = {name: params[name] for name in ("length", "reverse", "unroll")}
-    carry, rest = lax.scan(step, start, xs, **options)
-    return [*carry, *rest]
-
-
-def _product(equation: core.JaxprEqn, operands: _Values) -> jax.Array:
-    """The layer's output: the product is linear in the weight, so it does moments too."""
-    place, weight = _find(operands)
-    x = operands[1 - place]
-
-    def product(x: jax.Array, w: jax.Array) -> jax.Array:
-        return _bind(equation, [w, x] if place == 0 else [x, w])[0]
-
-    center = product(x, weight.loc)
-    if weight.estimator == "local":
-        variance = product(x**2, weight.scale**2)
-        positive = variance > 0  # a row of zeros; the root's slope there would be infinite
-        spread = jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, 1)), 0)
-        return center + _noise(spread, weight.key)
-    noise, before, after = jax.random.split(weight.key, 3)
-    deviation = _noise(weight.scale, noise)
-    numbers = equation.params["dimension_numbers"]
-    specs = [getattr(numbers, name, None) for name in ("lhs_spec", "out_spec")]
-    flipped = x * _signs(before, x, specs[0])
-    return center + product(flipped, deviation) * _signs(after, center, specs[1])
-
-
-def _signs(key: Key, x: jax.Array, spec: Sequence[int] | None) -> jax.Array:
-    """Each entry its own; of a convolution (which has a spec), each channel of an example."""
-    shape = x.shape if spec is None else [n if i in spec[:2] else 1 for i, n in enumerate(x.shape)]
-    return jax.random.rademacher(key, shape, x.dtype)
+    if rows is not None and rows.axis in free:
+        own[rows.axis] = [1, rows.size, 1]
+    signs = jax.random.rademacher(key, [n for sizes in own for n in sizes], x.dtype)
+    return jnp.broadcast_to(signs, [n for sizes in factors for n in sizes]).reshape(x.shape)

@@ -94,7 +94,7 @@ class BayesianNetwork:
         params: Params,
         *inputs: object,
         key: Key,
-        estimator: Estimator = "plain",
+        estimator: Estimator | None = "plain",
         plain: Sequence[str] = (),
         state: Params = None,
         **kwargs: object,
@@ -106,8 +106,10 @@ class BayesianNetwork:
             *inputs: what the function takes after its params; ``kwargs`` too.
             key: for the draw.
             estimator: "plain" draws each weight once for all rows of a batch; "local" and "flipout"
-                draw for each row, at a lower variance of the gradient
-                (see :func:`funcvi.networks.local.apply_random`).
+                draw for each row, at a lower variance of the gradient, and refuse what they cannot
+                (see :func:`funcvi.networks.local.apply_random`). None is "local" where that keeps
+                the law of each row, and one draw of every other weight; all are drawn once if they
+                are not independent normals. :func:`layers_found` tells.
             plain: patterns of the names of weights that are drawn once, whatever the estimator.
             state: of a network that has one, as ``self.state``.
 
@@ -215,7 +217,7 @@ class BayesianNetwork:
             log_likelihood: (output, targets) -> log density of each row, of shape (batch,).
             data_size: N, how many rows all the data have.
             num_samples: draws of the weights for one loss.
-            estimator: see a call; "local" by default for independent weights, else "plain".
+            estimator: see a call; by default "local" where that keeps the law of each row.
             plain: see a call.
 
         Raises:
@@ -227,16 +229,13 @@ class BayesianNetwork:
                 "negative_elbo: data_size must be the number of rows of all data, got "
                 f"{data_size!r}"
             )
-        chosen = estimator
-        if chosen is None:
-            chosen = "local" if self._independent else "plain"
-        check_estimator(chosen)
+        check_estimator(estimator)
 
         def one(
             key: Key, params: Params, inputs: Inputs, targets: Inputs, state: Params
         ) -> tuple[jax.Array, Params]:
             args = inputs if isinstance(inputs, tuple) else (inputs,)
-            output = self(params, *args, key=key, estimator=chosen, plain=plain, state=state)
+            output = self(params, *args, key=key, estimator=estimator, plain=plain, state=state)
             output, state = (output, None) if self.state is None else output
             rows = log_likelihood(output, targets)
             batch = jax.tree.leaves(inputs)[0].shape[0]
@@ -288,7 +287,7 @@ class BayesianNetwork:
         """
         return from_mu_log_sigma(arrays, self.posterior(self.params), tuple(self.params["point"]))
 
-    def _random(self, params: Params, key: Key, estimator: Estimator) -> Params:
+    def _random(self, params: Params, key: Key, estimator: Estimator | None) -> Params:
         """All weights; those that are still to be drawn as :class:`Gaussian`."""
         check_not_fit(params, "a network")
         posterior = self.posterior(params)
@@ -298,7 +297,7 @@ class BayesianNetwork:
                 name: Gaussian(*jnp.broadcast_arrays(q.loc, q.scale))
                 for name, q in posterior.marginals().items()
             }
-        elif estimator == "plain":
+        elif estimator in ("plain", None):
             random = posterior.sample(key)
         else:
             raise ValueError(
@@ -340,8 +339,10 @@ def layers_found(
 
     Returns:
         By dotted name, (kind, why): "local" where the noise moves to the output of the weight's
-        product; "plain" for a weight that enters no product, which is drawn once for the batch, as
-        biases and scales are; "refused" where a product is entered in another way.
+        product; "flipout" where positions of a row share the weight, so that each row flips the
+        signs of one draw; "plain" for a weight that enters no product, which is drawn once for the
+        batch, as biases and scales are; "refused" where a product is entered in another way: drawn
+        once too by default, an error under ``estimator="local"``.
 
     Example:
         >>> import jax, jax.numpy as jnp

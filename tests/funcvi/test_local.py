@@ -1,11 +1,12 @@
-"""Local reparameterisation and flipout: the catalogue of ways in which a weight enters, and laws.
+"""Local reparameterisation and flipout, held to plain draws over the ways in which a weight enters.
 
-Where a weight is "local", each row's output has the mean and the covariance of plain draws; where
-it cannot be, that is an error which names it; nothing is "plain" in silence.
+Each row's output has the mean and the covariance of plain draws, by every estimator; what has no
+noise by row is drawn once by default, and an error names it where an estimator is asked for.
 """
 
+import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,182 +18,157 @@ from jax.extend import core
 from jax.extend.core import primitives
 
 import funcvi as fv
-from funcvi.networks import layers, layers_found
+from funcvi.networks import layers_found, linear
 from funcvi.networks.local import Estimator, Gaussian, apply_random
+from tests.funcvi.ways_in import KEY, ROWS, WAYS, Way, gaussian, numbers
 
-KEY = jax.random.key(5)
 DRAWS = 5_000
-
-
-def numbers(*shape: int, seed: int = 0) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
-
-
-def gaussian(*shape: int, seed: int = 0) -> Gaussian:
-    return Gaussian(numbers(*shape, seed=seed), jnp.abs(numbers(*shape, seed=seed + 1)) / 2)
-
-
-X = numbers(4, 3, seed=8)
+X = numbers(ROWS, 3, seed=8)
 SQUARE = gaussian(3, 3)
 
 
-class Case(NamedTuple):
-    function: Callable[[Any, Any], Any]
-    weights: dict[str, Any]
-    plain: tuple[str, ...] = ()  # the weights that enter no product
-    x: jax.Array = X
-    positions: bool = False  # whether a row has positions, whose dependence is lost as usual
+def random_of(way: Way) -> list[str]:
+    return sorted(n for n, w in way.weights.items() if isinstance(w, Gaussian))
 
 
-@jax.checkpoint
-def hidden(x: Any, w: Any) -> Any:
-    return jnp.tanh(x @ w)
+def plain_draws(way: Way) -> Any:
+    """Of the weights, by numpy."""
+    rng = np.random.default_rng(3)
+
+    def draw(w: Gaussian) -> jax.Array:
+        noise = rng.standard_normal((DRAWS, *w.loc.shape))
+        return jnp.asarray(w.loc + w.scale * noise, w.loc.dtype)
+
+    return {n: draw(way.weights[n]) for n in random_of(way)}
 
 
-def normalised(x: Any) -> Any:
-    return (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True)
+def moments(y: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
+    """Of each row's outputs: the mean and the covariance, and the standard error of each."""
+    y = y.reshape(DRAWS, min(ROWS, y.shape[1]), -1)
+    deviations = y - y.mean(0)
+    products = jnp.einsum("nri,nrj->nrij", deviations, deviations)
+    return [(each.mean(0), each.std(0) / DRAWS**0.5) for each in (y, products)]
 
 
-CASES = {
-    "a matrix": Case(lambda w, x: x @ w["w"], {"w": gaussian(3, 2)}),
-    "a vector": Case(lambda w, x: x @ w["w"], {"w": gaussian(3)}),
-    "two layers and biases": Case(
-        lambda w, x: jnp.tanh(x @ w["a"].T + w["b"]) @ w["c"] + w["d"],
-        {"a": gaussian(5, 3), "b": gaussian(5), "c": gaussian(5, 2), "d": gaussian(2)},
-        plain=("b", "d"),
-    ),
-    "within jit": Case(
-        lambda w, x: jax.jit(lambda h, w: jnp.einsum("bi,oi->bo", h, w))(
-            x, jax.jit(jnp.copy)(w["w"])
-        ),
-        {"w": gaussian(2, 3)},
-    ),
-    "moved": Case(
-        lambda w, x: x @ jnp.expand_dims(w["w"].reshape(2, 3)[::-1].T, 0).squeeze(0),
-        {"w": gaussian(6)},
-    ),
-    "scaled and shifted": Case(
-        lambda w, x: x @ (1 - w["w"] * jnp.arange(6.0).reshape(3, 2) / -3.0),
-        {"w": gaussian(3, 2)},
-    ),
-    "a point weight beside it": Case(
-        lambda w, x: x @ (w["start"] + w["w"]), {"w": gaussian(3, 2), "start": numbers(3, 2)}
-    ),
-    "slices with nothing in common": Case(
-        lambda w, x: jnp.tanh(x @ w["w"][:, :2]) * (x @ w["w"][:, 2:4]) + x @ w["w"][:, 4:],
-        {"w": gaussian(3, 6)},
-    ),
-    "split": Case(
-        lambda w, x: jnp.multiply(*(x @ part for part in jnp.split(w["w"], 2, axis=1))),
-        {"w": gaussian(3, 4)},
-    ),
-    "heads": Case(
-        lambda w, x: jnp.einsum("bhi,hio->bho", x, w["w"]),
-        {"w": gaussian(2, 3, 2)},
-        x=numbers(4, 2, 3),
-    ),
-    "row by row": Case(
-        lambda w, x: jax.vmap(lambda row: jnp.tanh(row @ w["w"]))(x), {"w": gaussian(3, 2)}
-    ),
-    "checkpoint": Case(
-        lambda w, x: hidden(hidden(x, w["a"]), w["b"]), {"a": gaussian(3, 4), "b": gaussian(4, 2)}
-    ),
-    "cond": Case(
-        lambda w, x: lax.cond(x.sum() > 0, lambda x: jnp.tanh(x @ w["a"]), lambda x: x @ w["b"], x),
-        {"a": gaussian(3, 2), "b": gaussian(3, 2, seed=3)},
-    ),
-    "layers in a scan": Case(
-        lambda w, x: lax.scan(
-            jax.checkpoint(lambda h, layer: (jnp.tanh(h @ layer["w"] + layer["b"]), None)), x, w
-        )[0],
-        {"w": gaussian(3, 3, 3), "b": gaussian(3, 3, seed=2)},
-        plain=("b",),
-    ),
-    "outputs of a scan": Case(
-        lambda w, x: jnp.moveaxis(
-            lax.scan(lambda c, w: (c, c @ w), x, w["w"], reverse=True)[1], 0, 1
-        ),
-        {"w": gaussian(2, 3, 2)},
-    ),
-    "scales and embeddings": Case(
-        lambda w, x: normalised(x + w["e"][jnp.argmax(x, 1)]) * w["s"] @ w["w"],
-        {"e": gaussian(3, 3), "s": gaussian(3), "w": gaussian(3, 2)},
-        plain=("e", "s"),
-    ),
-    "a first state that is learned": Case(
-        lambda w, x: lax.scan(lambda h, w: (jnp.tanh(x + h @ w), None), w["h"], w["w"])[0],
-        {"h": gaussian(4, 3), "w": gaussian(2, 3, 3)},
-        plain=("h",),
-    ),
-    "a row of zeros": Case(lambda w, x: (0 * x) @ w["w"], {"w": gaussian(3, 2)}),
-    "a convolution": Case(
-        lambda w, x: lax.conv_general_dilated(x, w["w"], (1, 1), "SAME"),
-        {"w": gaussian(4, 2, 3, 3)},
-        x=numbers(2, 2, 4, 4, seed=8),
-        positions=True,
-    ),
-}
+@pytest.mark.parametrize("name", WAYS)
+def test_what_becomes_of_a_weight_is_told(name: str) -> None:
+    way = WAYS[name]
+    found = layers_found(way.function, way.weights, way.x)
+    kinds = {n: layer.kind for n, layer in found.items()}
+    assert kinds == {n: way.kinds.get(n, "local") for n in random_of(way)}
+    assert all(way.why in layer.why for layer in found.values() if layer.kind == "refused")
 
 
-def moments(case: Case, y: jax.Array) -> Any:
-    """Of each row's outputs: the mean and the covariance, and the spread of both."""
-    y = y.reshape(DRAWS, len(case.x), -1)
-    mean = y.mean(0)
-    deviations = y - mean
-    if case.positions:
-        products = deviations**2
-    else:
-        products = jnp.einsum("nri,nrj->nrij", deviations, deviations)
-    return (mean, products.mean(0)), (y.std(0), products.std(0))
+@pytest.mark.few(8)
+@pytest.mark.parametrize("name", WAYS)
+def test_each_row_has_the_mean_and_covariance_of_plain_draws(name: str) -> None:
+    way = WAYS[name]
+
+    def by(estimator: Estimator | None, keys: jax.Array) -> Any:
+        one = lambda k: apply_random(way.function, way.weights, (way.x,), k, estimator)  # noqa: E731
+        return moments(jax.vmap(one)(keys))
+
+    @jax.jit
+    def run(key: jax.Array, draws: Any) -> Any:
+        estimators: list[Estimator | None] = [None]
+        if "refused" not in way.kinds.values():
+            estimators += ["local", "flipout"]
+        keys = jax.random.split(key, (len(estimators), DRAWS))
+        expected = jax.vmap(lambda w: way.function({**way.weights, **w}, way.x))(draws)
+        return moments(expected), [by(e, k) for e, k in zip(estimators, keys, strict=True)]
+
+    expected, others = run(KEY, plain_draws(way))
+    for other in others:
+        for (a, s), (b, t) in zip(other, expected, strict=True):
+            assert (jnp.abs(a - b) <= 5.5 * jnp.hypot(s, t) + 1e-5).all()
+
+
+WITHOUT_TWINS = ("a row of zeros", "a first state that is learned", "pairs of rows", "cond")
+WITHOUT_TWINS += ("rows that have met before",)
+BY_ROW = [
+    n for n, w in WAYS.items() if "refused" not in w.kinds.values() and n not in WITHOUT_TWINS
+]
 
 
 @pytest.mark.few(4)
-@pytest.mark.parametrize("name", CASES)
-def test_each_row_has_the_mean_and_covariance_of_plain_draws(name: str) -> None:
-    case = CASES[name]
-    random = {n for n, w in case.weights.items() if isinstance(w, Gaussian)}
-    found = layers_found(case.function, case.weights, case.x)
-    assert {n: layer.kind for n, layer in found.items()} == {
-        n: "plain" if n in case.plain else "local" for n in random
-    }
-    twins = jnp.broadcast_to(case.x[:1], case.x.shape)
-    names = sorted(random)
-
-    def draws(estimator: Estimator, key: jax.Array) -> jax.Array:
-        one = lambda k: apply_random(case.function, case.weights, (case.x,), k, estimator)  # noqa: E731
-        return jax.vmap(one)(jax.random.split(key, DRAWS))
-
-    def apart(estimator: Estimator, has_noise: jax.Array) -> jax.Array:
-        """How far twins are apart where only some weights have noise."""
-        weights = dict(case.weights)
-        for name, on in zip(names, has_noise, strict=True):
-            weights[name] = Gaussian(weights[name].loc, on * weights[name].scale)
-        y = apply_random(case.function, weights, (twins,), KEY, estimator)
-        return jnp.abs(y[0] - y[1]).max()
+@pytest.mark.parametrize("name", BY_ROW)
+def test_the_noise_of_rows_is_apart_where_it_is_said_to_be(name: str) -> None:
+    """Equal rows, with one weight's noise alone, differ unless it is drawn once."""
+    way = WAYS[name]
+    twins = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape) if len(x) == ROWS else x, way.x)
 
     @jax.jit
-    def run(keys: jax.Array) -> Any:
-        estimators: tuple[Estimator, ...] = ("plain", "local", "flipout")
-        by_weight = [
-            jax.vmap(lambda on, e=e: apart(e, on))(jnp.eye(len(names))) for e in estimators[1:]
-        ]
-        moved = [moments(case, draws(e, k)) for e, k in zip(estimators, keys, strict=True)]
-        return moved, by_weight
+    def apart(on: jax.Array) -> list[jax.Array]:
+        weights = dict(way.weights)
+        for n, scale in zip(random_of(way), on, strict=True):
+            weights[n] = Gaussian(weights[n].loc, scale * weights[n].scale)
+        estimators: tuple[Estimator, ...] = ("local", "flipout")
+        ys = [apply_random(way.function, weights, (twins,), KEY, e) for e in estimators]
+        return [jnp.ptp(y.reshape(min(ROWS, len(y)), -1), axis=0).max() for y in ys]
 
-    (plain, *others), distances = run(jax.random.split(KEY, 3))
-    for other in others:
-        for a, b, s, t in zip(other[0], plain[0], other[1], plain[1], strict=True):
-            error = np.sqrt((s**2 + t**2) / DRAWS)
-            assert (jnp.abs(a - b) <= 5.5 * error + 1e-6).all()
-    if name not in ("a row of zeros", "a first state that is learned", "cond"):
-        for distance in distances:
-            assert (distance > 1e-4).tolist() == [n not in case.plain for n in names]
+    for distance in jax.vmap(apart)(jnp.eye(len(random_of(way)))):
+        kinds = [way.kinds.get(n, "local") for n in random_of(way)]
+        assert (distance > 1e-4).tolist() == [kind != "plain" for kind in kinds]
 
 
-@pytest.mark.parametrize("name", ["two layers and biases", "layers in a scan", "cond", "split"])
+@pytest.mark.few(6)
+@pytest.mark.parametrize("name", [n for n, w in WAYS.items() if "refused" in w.kinds.values()])
+def test_what_has_no_noise_by_row_is_drawn_once_or_named(name: str) -> None:
+    way = WAYS[name]
+    refused = [n for n, kind in way.kinds.items() if kind == "refused"]
+
+    def run(estimator: Estimator | None, *plain: str) -> Any:
+        return apply_random(way.function, way.weights, (way.x,), KEY, estimator, plain)
+
+    jitted = jax.jit(run, static_argnums=(0, 1, 2))
+    for call, estimator in ((run, "local"), (jitted, "flipout")):
+        with pytest.raises(ValueError, match=re.escape(f"'{refused[0]}' ")) as error:
+            call(estimator)
+        assert all(f"'{n}'" in str(error.value) for n in refused)
+        assert str(error.value).count("\n") < 3
+    np.testing.assert_array_equal(jitted("local", *refused), jitted(None))
+    if refused == random_of(way):
+        np.testing.assert_array_equal(jitted(None), jitted("plain"))
+
+
+ELBOS = ["times a matrix of the inputs", "with each row of the batch", "both factors random"]
+ELBOS += ["times all rows", "a convolution", "a sequence and its sum"]
+
+
+@pytest.mark.few(2)
+@pytest.mark.parametrize("name", ELBOS)
+def test_the_elbo_is_that_of_plain_draws(name: str) -> None:
+    """Of a likelihood that sees the covariance of a row's outputs, against numpy's draws."""
+    way = WAYS[name]
+    means = {n: w.loc if isinstance(w, Gaussian) else w for n, w in way.weights.items()}
+    random = random_of(way)
+    net = fv.bayesian(way.function, means, dist.Normal(0.0, 1.0), only=random, scale=0.3)
+    x = way.x if isinstance(way.x, tuple) else (way.x,)
+    if isinstance(way.x, tuple):
+        net = fv.bayesian(
+            lambda w, *x: way.function(w, x), means, dist.Normal(0.0, 1.0), only=random, scale=0.3
+        )
+
+    def log_likelihood(output: Any, y: Any) -> Any:
+        return -0.5 * (output.reshape(ROWS, -1).sum(1) - y) ** 2
+
+    y = jnp.zeros(ROWS)
+    loss = net.negative_elbo(log_likelihood, data_size=ROWS)
+    keys = jax.random.split(KEY, DRAWS)
+    values = jax.jit(jax.vmap(lambda k: loss(net.params, k, x, y)))(keys)
+    draws = plain_draws(
+        way._replace(weights={n: Gaussian(means[n], jnp.full_like(means[n], 0.3)) for n in random})
+    )
+    rows = jax.vmap(lambda w: log_likelihood(way.function({**means, **w}, way.x), y))(draws)
+    expected = net.kl(net.params) - rows.sum(1)
+    error = np.hypot(values.std(), expected.std()) / DRAWS**0.5
+    assert abs(values.mean() - expected.mean()) < 5 * error
+
+
+@pytest.mark.parametrize("name", ["two layers and biases", "layers in a scan", "cond", "attention"])
 def test_eager_equals_jit(name: str) -> None:
-    case = CASES[name]
-    run = lambda key: apply_random(case.function, case.weights, (case.x,), key, "local")  # noqa: E731
+    way = WAYS[name]
+    run = lambda key: apply_random(way.function, way.weights, (way.x,), key, "local")  # noqa: E731
     np.testing.assert_allclose(run(KEY), jax.jit(run)(KEY), rtol=1e-4, atol=1e-5)
 
 
@@ -224,10 +200,6 @@ def straight_through(x: Any, w: Any) -> Any:
 straight_through.defjvp(lambda p, t: (straight_through(*p), t[0] @ p[1] + p[0] @ t[1]))
 
 
-def recurrent(w: Any, x: Any) -> Any:
-    return lax.scan(lambda h, row: (jnp.tanh(h @ w["w"] + row), None), x, x[None])[0]
-
-
 def repeated(w: Any, x: Any) -> Any:
     return lax.fori_loop(0, jnp.argmax(x[0]) + 1, lambda _, h: jnp.tanh(h @ w["w"]), x)
 
@@ -237,14 +209,12 @@ def until(w: Any, x: Any) -> Any:
 
 
 REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
-    "used twice": (lambda w, x: jnp.tanh(x @ w["w"]) @ w["w"], "is used more than once"),
     "used beside its product": (lambda w, x: x @ w["w"] + w["w"][0], "is used more than once"),
     "slices with something in common": (
         lambda w, x: x @ w["w"][:, :2] + x @ w["w"][:, 1:],
         "is used more than once",
     ),
     "returned": (lambda w, x: (x @ w["w"], w["w"]), "is used more than once"),
-    "with itself": (lambda w, x: x @ (w["w"] @ w["w"]), "is used more than once"),
     "a function of it": (lambda w, x: x @ jnp.exp(w["w"]), "is used by exp"),
     "normalised": (
         lambda w, x: x @ (w["w"] / jnp.linalg.norm(w["w"])),
@@ -252,12 +222,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     ),
     "gated by the inputs": (lambda w, x: x @ (w["w"] * x[:3].T), "is used by mul"),
     "copies": (lambda w, x: x @ jnp.tile(w["w"], (1, 2)), "is used by"),
-    "masked": (lambda w, x: x @ jnp.where(jnp.eye(3) > 0, w["w"], 0), "is used by select_n"),
-    "with what no input reaches": (
-        lambda w, x: x @ (w["w"] @ jnp.ones((3, 2))),
-        "enters a product with what does not depend on the inputs",
-    ),
-    "every step of a scan": (recurrent, "is used at every step of a scan"),
+    "one example": (lambda w, x: x[0] @ w["w"], "does not keep the rows of the batch"),
     "carried through a scan": (
         lambda w, x: lax.scan(lambda c, _: ((c[0] @ c[1], c[1].T), None), (x, w["w"]), length=2)[0][
             0
@@ -284,6 +249,23 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
         lambda w, x: jnp.linalg.solve(jnp.eye(3) + w["w"], x.T).T,
         "is used",
     ),
+    "rows contracted": (lambda w, x: x.T @ jnp.ones((4, 3)) @ w["w"], "does not keep the rows"),
+    "a vector and a running sum": (
+        lambda w, x: jnp.cumsum(x * w["w"][0], axis=1)[:, -1],
+        "is ",
+    ),
+    "in Fourier space": (
+        lambda w, x: jnp.real(jnp.fft.ifft(jnp.fft.fft(x) * jnp.fft.fft(w["w"][0]))),
+        "is ",
+    ),
+    "a matrix gated by each row": (
+        lambda w, x: jnp.einsum("bi,bio->bo", x, w["w"] * jnp.tanh(x)[:, :, None]),
+        "is used by",
+    ),
+    "a matrix and a mean": (
+        lambda w, x: jnp.mean(w["w"] * x[:, :, None], axis=1),
+        "is multiplied with the inputs entry by entry, and the result summed",
+    ),
     "an image": (
         lambda w, x: lax.conv(w["w"][None, None], x[:1, :][None, None], (1, 1), "SAME"),
         "is convolved, as if it were an image",
@@ -308,6 +290,24 @@ def test_what_cannot_be_local_is_an_error_unless_it_is_listed(name: str) -> None
     expected = jitted("plain")
     for a, b in zip(*map(jax.tree.leaves, (jitted("local", "w"), expected)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+PLAIN: dict[str, Callable[[Any, Any], Any]] = {
+    "a scale": lambda w, x: jnp.tanh(x * w[0] + 1).sum(-1),
+    "a scale before a product": lambda w, x: (x * w[0]) @ jnp.ones((3, 2)),
+    "a scale of channels, and a pool": lambda w, x: lax.reduce_window(
+        jnp.stack([x, -x], 1) * w[0], 0.0, lax.add, (1, 2, 1), (1, 2, 1), "VALID"
+    ),
+    "a scale of channels, and a sum over positions": lambda w, x: (
+        jnp.stack([x, -x], 1) * w[0]
+    ).sum(1),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_scales_are_plain(name: str) -> None:
+    (layer,) = layers_found(PLAIN[name], SQUARE, X).values()
+    assert layer.kind == "plain", layer.why
 
 
 def test_a_custom_rule_is_kept() -> None:
@@ -352,6 +352,11 @@ def test_every_primitive_that_is_recognised_is_one_that_jax_makes() -> None:
         lax.cond_p: lambda: lax.cond(w.sum() > 0, square, square, w),
         lax.slice_p: lambda: w[1:],
         lax.split_p: lambda: jnp.split(w, 2)[0],
+        lax.unstack_p: lambda: jnp.unstack(w)[0],
+        lax.stack_p: lambda: jnp.stack([w, w]),
+        lax.concatenate_p: lambda: jnp.concatenate([w, w]),
+        lax.select_n_p: lambda: jnp.where(w > 0, w, 0),
+        lax.pad_p: lambda: jnp.pad(w, 1),
         lax.transpose_p: lambda: w.T,
         lax.reshape_p: lambda: w.reshape(-1),
         lax.squeeze_p: lambda: w[0],
@@ -377,8 +382,8 @@ def test_every_primitive_that_is_recognised_is_one_that_jax_makes() -> None:
         primitives.tridiagonal_solve_p: lambda: lax.linalg.tridiagonal_solve(w, w, w, w[..., None]),
     }
     known = {
-        getattr(layers, n)
-        for n in ("PRODUCTS", "CALLS", "CUSTOM", "MOVING", "LINEAR", "SOLVES", "SUMS")
+        getattr(linear, n)
+        for n in ("PRODUCTS", "CALLS", "CUSTOM", "MOVING", "JOINING", "LINEAR", "SOLVES", "SUMS")
     }
     for primitive in {p for group in known for p in group} | {lax.scan_p, lax.while_p, lax.cond_p}:
         jaxpr = jax.make_jaxpr(made[primitive])().jaxpr
