@@ -107,6 +107,11 @@ class Exp(Bijection):
             constraints.positive if _is_zero(self.floor) else constraints.greater_than(self.floor)
         )
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is ``exp`` and nothing else."""
+        return _is_zero(self.floor)
+
     def _step(self, x: Array) -> Array:
         return jnp.exp(x)
 

@@ -35,6 +35,10 @@ class Simplex(Bijection):
         last = jnp.concatenate([jnp.zeros_like(w[..., :1]), k * w], -1)
         return first - last
 
+    def log_image(self, x: Array) -> Array:
+        """log y, also where y is at its floor."""
+        return log_softmax(self._centred_logits(x))
+
     def __call__(self, x: Array) -> Array:
         logits = self._centred_logits(x)
         # Divided, not exp of a difference of logs: those lose digits where logits are large, and
@@ -54,7 +58,7 @@ class Simplex(Bijection):
     def log_abs_det_jacobian(self, x: Array, y: Array, intermediates: object = None) -> Array:
         # With respect to the first K - 1 entries of y, as Dirichlet's density is:
         # log det = sum(log y) + log(K) / 2.
-        log_y = log_softmax(self._centred_logits(x))
+        log_y = self.log_image(x)
         return log_y.sum(-1) + 0.5 * jnp.log(jnp.asarray(log_y.shape[-1], log_y.dtype))
 
     def forward_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -16,40 +16,47 @@ from numpyro.distributions.util import sum_rightmost, validate_sample
 
 from funcvi._numpyro import Mixture, mask_of, named
 from funcvi.densities.within import within
+from funcvi.sampling.points import Value, before, changed, log_det, value_of
 
 __all__ = ["COMPOSED", "Composed", "transformed"]
 
-Density: TypeAlias = Callable[[Any, Array], Array]
-Composed: TypeAlias = Callable[[Any, Array, Density], Array]
+Density: TypeAlias = Callable[[Any, Value], Array]
+Composed: TypeAlias = Callable[[Any, Value, Density], Array]
 
 
-def _independent(d: dist.Independent, x: Array, log_prob: Density) -> Array:
+def _independent(d: dist.Independent, x: Value, log_prob: Density) -> Array:
     return sum_rightmost(log_prob(d.base_dist, x), d.reinterpreted_batch_ndims)
 
 
-def _expanded(d: dist.ExpandedDistribution, x: Array, log_prob: Density) -> Array:
-    shape = jnp.broadcast_shapes(d.batch_shape, x.shape[: max(x.ndim - d.event_dim, 0)])
+def _expanded(d: dist.ExpandedDistribution, x: Value, log_prob: Density) -> Array:
+    shape = jnp.broadcast_shapes(d.batch_shape, _leading(d, x))
     return jnp.broadcast_to(log_prob(d.base_dist, x), shape)
 
 
-def _masked(d: dist.MaskedDistribution, x: Array, log_prob: Density) -> Array:
+def _leading(d: dist.Distribution, x: Value) -> tuple[int, ...]:
+    """The shape of a value without the event axes."""
+    shape = value_of(x).shape
+    return shape[: max(len(shape) - d.event_dim, 0)]
+
+
+def _masked(d: dist.MaskedDistribution, x: Value, log_prob: Density) -> Array:
     mask, base = mask_of(d), d.base_dist
     if mask is True:
         return log_prob(base, x)
     if mask is False:
-        leading = x.shape[: max(x.ndim - d.event_dim, 0)]
-        return jnp.zeros(jnp.broadcast_shapes(base.batch_shape, leading))
+        return jnp.zeros(jnp.broadcast_shapes(base.batch_shape, _leading(d, x)))
     try:  # a value with a finite density, so that no NaN comes from behind the mask
-        instead = base.support.feasible_like(x)
+        instead = base.support.feasible_like(value_of(x))
     except NotImplementedError:
         return jnp.where(mask, log_prob(base, x), 0.0)
     wide = jnp.reshape(mask, jnp.shape(mask) + (1,) * d.event_dim)
-    return jnp.where(mask, log_prob(base, jnp.where(wide, x, instead)), 0.0)
+    inner = changed(x, lambda x: jnp.where(wide, x, instead))
+    return jnp.where(mask, log_prob(base, inner), 0.0)
 
 
 def transformed(
     d: dist.TransformedDistribution,
-    x: Array,
+    x: Value,
     log_prob: Density,
     intermediates: list[Any] | None = None,
 ) -> Array:
@@ -64,17 +71,20 @@ def transformed(
     total: Array | float = 0.0
     event_dim = d.event_dim
     for i, transform in reversed(list(enumerate(d.transforms))):
-        before, extra = (transform.inv(x), None) if intermediates is None else intermediates[i]
-        log_det = transform.log_abs_det_jacobian(before, x, extra)
+        if intermediates is None:
+            x, change = before(transform, x)
+        else:
+            y, (x, extra) = x, intermediates[i]
+            change = log_det(transform, x, y, extra)
         batch_ndim = event_dim - transform.codomain.event_dim
-        total = total - sum_rightmost(log_det, batch_ndim)
+        total = total - sum_rightmost(change, batch_ndim)
         event_dim = transform.domain.event_dim + batch_ndim
-        x = before
     return total + sum_rightmost(log_prob(d.base_dist, x), event_dim - d.base_dist.event_dim)
 
 
-def _folded(d: dist.FoldedDistribution, x: Array, log_prob: Density) -> Array:
+def _folded(d: dist.FoldedDistribution, x: Value, log_prob: Density) -> Array:
     """Of both signs; numpyro's own leaves out the transforms of what is folded."""
+    x = value_of(x)
     inner = d.base_dist
     if d.transforms[:-1]:
         inner = dist.TransformedDistribution(inner, d.transforms[:-1], validate_args=False)
@@ -82,17 +92,18 @@ def _folded(d: dist.FoldedDistribution, x: Array, log_prob: Density) -> Array:
     return logsumexp(_inside(inner, signs * x, log_prob), axis=0)
 
 
-def _inside(d: dist.Distribution, x: Array, log_prob: Density) -> Array:
-    inside, values = within(d, x), log_prob(d, x)
+def _inside(d: dist.Distribution, x: Value, log_prob: Density) -> Array:
+    inside, values = within(d, value_of(x)), log_prob(d, x)
     return values if inside is True else jnp.where(inside, values, -jnp.inf)
 
 
-def _mixture(d: Any, x: Array, log_prob: Density) -> Array:
+def _mixture(d: Any, x: Value, log_prob: Density) -> Array:
     """Each component counts on its own support alone."""
     if type(d).component_log_probs not in _COMPONENTS:
-        return jnp.asarray(d.log_prob(x))
+        return jnp.asarray(d.log_prob(value_of(x)))
     if isinstance(d, dist.MixtureSameFamily):
-        each = _inside(d.component_distribution, jnp.expand_dims(x, d.mixture_dim), log_prob)
+        wide = changed(x, lambda x: jnp.expand_dims(x, d.mixture_dim))
+        each = _inside(d.component_distribution, wide, log_prob)
     else:
         each = jnp.stack([_inside(c, x, log_prob) for c in d.component_distributions], axis=-1)
     terms = jax.nn.log_softmax(d.mixing_distribution.logits) + each
@@ -107,23 +118,25 @@ def _log_gates(d: Any) -> tuple[Array, Array]:
     return jnp.log(d.gate), jnp.log1p(-d.gate)
 
 
-def _zero_inflated(d: Any, x: Array, log_prob: Density) -> Array:
+def _zero_inflated(d: Any, x: Value, log_prob: Density) -> Array:
     log_gate, log_rest = _log_gates(d)
     through = log_rest + log_prob(d.base_dist, x)
     if hasattr(d, "gate_logits"):
         zero = jnp.logaddexp(log_gate, through)
     else:  # a gate of zero has a gradient, its logarithm has not
         zero = jnp.log(d.gate + jnp.exp(through))
-    return jnp.where(x == 0, zero, through)
+    return jnp.where(value_of(x) == 0, zero, through)
 
 
-def _hurdle(d: Any, x: Array, log_prob: Density) -> Array:
+def _hurdle(d: Any, x: Value, log_prob: Density) -> Array:
     log_gate, log_rest = _log_gates(d)
-    through = log_rest + log_prob(d.base_dist, jnp.where(x == 0, jnp.ones_like(x), x))
+    is_zero = value_of(x) == 0
+    positive = changed(x, lambda x: jnp.where(is_zero, jnp.ones_like(x), x))
+    through = log_rest + log_prob(d.base_dist, positive)
     if d.base_dist.is_discrete:
         zero = log_prob(d.base_dist, jnp.zeros((), jnp.result_type(int)))
         through = through - jax.nn.log1mexp(-zero)
-    return jnp.where(x == 0, log_gate, through)
+    return jnp.where(is_zero, log_gate, through)
 
 
 _COMPONENTS = (

@@ -9,8 +9,10 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from funcvi.densities.composed import COMPOSED, transformed
+from funcvi.densities.logarithmic import LOGARITHMIC
 from funcvi.densities.within import within
 from funcvi.sampling.draw import unvalidated
+from funcvi.sampling.points import Point, Value, value_of
 
 __all__ = ["log_prob", "log_prob_within"]
 
@@ -18,14 +20,16 @@ __all__ = ["log_prob", "log_prob_within"]
 _ELEMENTARY: dict[object, Callable[[Any, Array], Array]] = {}
 
 
-def log_prob(d: dist.Distribution, x: ArrayLike, intermediates: list[Any] | None = None) -> Array:
+def log_prob(
+    d: dist.Distribution, x: ArrayLike | Point, intermediates: list[Any] | None = None
+) -> Array:
     """The log density of d, as ``d.log_prob``, and as exact as our draws.
 
     A class whose ``log_prob`` is its own keeps it.
 
     Args:
         d: any distribution.
-        x: values of shape (*sample, *batch, *event).
+        x: values of shape (*sample, *batch, *event), with their logarithms where they are known.
         intermediates: as ``d.log_prob`` takes them: of a TransformedDistribution, what each
             transform was given, so that nothing is inverted.
 
@@ -38,18 +42,24 @@ def log_prob(d: dist.Distribution, x: ArrayLike, intermediates: list[Any] | None
         -0.9189
     """
     method = type(d).log_prob
+    if not isinstance(x, Point):
+        x = jnp.asarray(x)
     if intermediates and method is dist.TransformedDistribution.log_prob:
-        return transformed(d, jnp.asarray(x), log_prob, intermediates)
+        return transformed(d, x, log_prob, intermediates)
+    if isinstance(x, Point):
+        d = unvalidated(d)
+        if method in LOGARITHMIC:
+            return LOGARITHMIC[method](d, x)
     if intermediates:
-        return jnp.asarray(d.log_prob(x, intermediates))
+        return jnp.asarray(d.log_prob(value_of(x), intermediates))
     if method in COMPOSED:
-        return COMPOSED[method](d, jnp.asarray(x), log_prob)
+        return COMPOSED[method](d, x, log_prob)
     if method in _ELEMENTARY:
-        return _ELEMENTARY[method](d, jnp.asarray(x))
-    return jnp.asarray(d.log_prob(x))
+        return _ELEMENTARY[method](d, value_of(x))
+    return jnp.asarray(d.log_prob(value_of(x)))
 
 
-def log_prob_within(d: dist.Distribution) -> Callable[[Array], Array]:
+def log_prob_within(d: dist.Distribution) -> Callable[[Value], Array]:
     """The log density of d, minus infinity where a value is outside its support.
 
     numpyro's own are not where values are not validated, and do not see an edge that an affine
@@ -66,8 +76,8 @@ def log_prob_within(d: dist.Distribution) -> Callable[[Array], Array]:
 
     bare = unvalidated(d)  # what is outside has an answer here, and needs no warning
 
-    def within_support(x: Array) -> Array:
-        inside, values = within(d, x), log_prob(bare, x)
+    def within_support(x: Value) -> Array:
+        inside, values = within(d, value_of(x)), log_prob(bare, x)
         return values if inside is True else jnp.where(inside, values, -jnp.inf)
 
     return within_support

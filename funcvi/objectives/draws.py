@@ -20,14 +20,16 @@ from funcvi._types import Joint, Key
 from funcvi.densities.log_prob import log_prob
 from funcvi.objectives.enumeration import enumerated, finite_support
 from funcvi.objectives.estimators import check_arguments, choose
-from funcvi.sampling.draw import raw_sample, unvalidated
+from funcvi.sampling.draw import unvalidated
 from funcvi.sampling.gradients import (
     edge_obstacle,
     jump_obstacle,
     undifferentiable,
     with_fixed_support,
 )
-from funcvi.sampling.scored import sample_and_log_prob
+from funcvi.sampling.points import Value, changed, value_of
+from funcvi.sampling.registry import raw_point
+from funcvi.sampling.scored import scored_point
 from funcvi.wrong_kinds import instead_of_a_distribution
 
 __all__ = ["Draws", "average", "bound", "draws", "is_distribution"]
@@ -75,6 +77,7 @@ def draws(
     jump: Callable[[dist.Distribution], str | None] | None = None,
     label: str = "q",
     function: str | None = None,
+    log_p_of_points: bool = False,
 ) -> Draws:
     """Draws of q, each site by the estimator that is right for it.
 
@@ -87,6 +90,8 @@ def draws(
             to None; by default for its own log density and any ``log_p`` on the line.
         label: the name of q in errors.
         function: the name of ``log_p`` in errors, if its shape is to be checked.
+        log_p_of_points: whether ``log_p`` takes draws with their logarithms (``Point``), where they
+            have them; otherwise it gets values.
 
     Raises:
         TypeError: a member of q is not a distribution.
@@ -111,9 +116,10 @@ def draws(
         sites.append(_Site(name, unvalidated(d), kind))
     _check_draws(sites, key, num_samples)
 
-    def density(each: Sequence[Array]) -> Array:
-        values = log_p(jax.tree.unflatten(structure, each))
-        expected = len(each[0]), *sites[0].q.batch_shape
+    def density(each: Sequence[Value]) -> Array:
+        z = each if log_p_of_points else [value_of(x) for x in each]
+        values = log_p(jax.tree.unflatten(structure, z))
+        expected = len(value_of(each[0])), *sites[0].q.batch_shape
         if function is not None and jnp.shape(values) != expected:
             raise ValueError(
                 f"{function} must give shape {expected}, one value for each draw and batch "
@@ -123,15 +129,16 @@ def draws(
 
     if sites[0].estimator == "enumeration":
         z, log_q, values, weight = enumerated(sites[0].q, lambda z: density([z]), key, num_samples)
-        return Draws(jax.tree.unflatten(structure, [z]), log_q, values, weight=weight)
+        return Draws(jax.tree.unflatten(structure, [value_of(z)]), log_q, values, weight=weight)
     assert key is not None
     keys = [key] if len(sites) == 1 else list(jax.random.split(key, len(sites)))
     pairs = [_drawn(site, k, num_samples) for site, k in zip(sites, keys, strict=True)]
-    each: Sequence[Array] = [z for z, _ in pairs]
+    each: Sequence[Value] = [z for z, _ in pairs]
     if any(site.estimator == "doubly_reparameterised" for site in sites):
         each = _doubly_reparameterised(sites, each, density)
     log_q, score = _densities(sites, each, [log_q for _, log_q in pairs])
-    return Draws(jax.tree.unflatten(structure, each), log_q, density(each), score)
+    values = jax.tree.unflatten(structure, [value_of(x) for x in each])
+    return Draws(values, log_q, density(each), score)
 
 
 def average(d: Draws, f: Array) -> Array:
@@ -180,18 +187,18 @@ def is_distribution(x: object) -> bool:
     return isinstance(x, dist.Distribution)
 
 
-def _drawn(site: _Site, key: Key, num_samples: int) -> tuple[Array, Array | None]:
+def _drawn(site: _Site, key: Key, num_samples: int) -> tuple[Value, Array | None]:
     """Draws, and their log density where it comes with them."""
     shape = (num_samples,)
     if site.estimator == "pathwise":
-        return cast("tuple[Array, Array]", sample_and_log_prob(site.q, key, shape))
+        return scored_point(site.q, key, shape)
     if site.estimator == "score_function":
-        return stop_gradient(raw_sample(stop_gradient(site.q), key, shape)), None
-    return raw_sample(site.q, key, shape), None
+        return stop_gradient(raw_point(stop_gradient(site.q), key, shape)), None
+    return raw_point(site.q, key, shape), None
 
 
 def _densities(
-    sites: list[_Site], each: Sequence[Array], known: Sequence[Array | None]
+    sites: list[_Site], each: Sequence[Value], known: Sequence[Array | None]
 ) -> tuple[Array, Array | None]:
     """log q and the score, each summed over its sites."""
     log_q, score = [], []
@@ -212,7 +219,7 @@ def _densities(
 
 
 @jax.custom_jvp
-def _along_draws(q: dist.Distribution, z: Array) -> Array:
+def _along_draws(q: dist.Distribution, z: Value) -> Array:
     """log q(z), whose derivative leaves out the score of the parameters: a term of mean zero."""
     return log_prob(q, z)
 
@@ -224,8 +231,8 @@ def _along_draws_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
 
 
 def _doubly_reparameterised(
-    sites: list[_Site], each: Sequence[Array], log_p: Callable[[Sequence[Array]], Array]
-) -> Sequence[Array]:
+    sites: list[_Site], each: Sequence[Value], log_p: Callable[[Sequence[Value]], Array]
+) -> Sequence[Value]:
     """The same draws, with gradients scaled once more by their normalised importance weights.
 
     Tucker et al. 2019, arXiv:1810.04152, equation 8. That holds for the first derivative, and the
@@ -234,10 +241,12 @@ def _doubly_reparameterised(
     # The same computation twice, which XLA does once: the weights first, then gradients by them.
     log_q = reduce(add, (log_prob(s.q, z) for s, z in zip(sites, each, strict=True)))
     weight = jax.nn.softmax(log_p(each) - log_q, axis=0)
+
+    def scaled(x: Array) -> Array:
+        return _scaled_gradient(x, weight.reshape(*weight.shape, *(1,) * (x.ndim - weight.ndim)))
+
     return [
-        _scaled_gradient(z, weight.reshape(*weight.shape, *(1,) * (z.ndim - weight.ndim)))
-        if site.estimator == "doubly_reparameterised"
-        else z
+        changed(z, scaled) if site.estimator == "doubly_reparameterised" else z
         for site, z in zip(sites, each, strict=True)
     ]
 

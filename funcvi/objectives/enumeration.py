@@ -12,8 +12,9 @@ from jax import Array
 from funcvi._numpyro import Mixture
 from funcvi._types import Key
 from funcvi.densities.log_prob import log_prob
-from funcvi.sampling.draw import raw_sample
 from funcvi.sampling.gradients import GATED, pathwise_obstacle
+from funcvi.sampling.points import Value, changed, through, together, value_of
+from funcvi.sampling.registry import raw_point
 
 __all__ = ["enumerated", "finite_support", "mixture_parts"]
 
@@ -29,12 +30,12 @@ class Parts(NamedTuple):
     """
 
     weights: Array
-    draw: Callable[[Key, int], Array]
+    draw: Callable[[Key, int], Value]
 
 
 def enumerated(
-    q: dist.Distribution, log_p: Callable[[Array], Array], key: Key | None, num_samples: int
-) -> tuple[Array, Array, Array, Array]:
+    q: dist.Distribution, log_p: Callable[[Value], Array], key: Key | None, num_samples: int
+) -> tuple[Value, Array, Array, Array]:
     """Values z (n, *batch, *event), and their log q, log p and weights, each (n, *batch).
 
     Over a finite support the weights are the probabilities. For a mixture, ``sum_k w_k E_{q_k}[f]``
@@ -43,20 +44,27 @@ def enumerated(
     """
     support = finite_support(q)
     if support is not None:
-        z = jnp.broadcast_to(support, (len(support), *q.batch_shape, *q.event_shape))
-        log_q = log_prob(q, z)
-        weight = jnp.exp(log_q)
-        # Where q is zero the term is zero, whatever log p is there.
-        log_q, values, weight = (jnp.where(weight > 0, x, 0) for x in (log_q, log_p(z), weight))
-        return z, log_q, values, weight
+        return _over_support(q, log_p, support)
     parts = mixture_parts(q)
     assert parts is not None
     assert key is not None
     x = parts.draw(key, num_samples)
     weights = jnp.moveaxis(parts.weights, -1, 0)[:, None] / num_samples
-    weights = jnp.broadcast_to(weights, x.shape[: x.ndim - q.event_dim])
-    z = x.reshape(-1, *x.shape[2:])
+    shape = value_of(x).shape
+    weights = jnp.broadcast_to(weights, shape[: len(shape) - q.event_dim])
+    z = changed(x, lambda x: x.reshape(-1, *shape[2:]))
     return z, log_prob(q, z), log_p(z), weights.reshape(-1, *q.batch_shape)
+
+
+def _over_support(
+    q: dist.Distribution, log_p: Callable[[Value], Array], support: Array
+) -> tuple[Array, Array, Array, Array]:
+    z = jnp.broadcast_to(support, (len(support), *q.batch_shape, *q.event_shape))
+    log_q = log_prob(q, z)
+    weight = jnp.exp(log_q)
+    # Where q is zero the term is zero, whatever log p is there.
+    log_q, values, weight = (jnp.where(weight > 0, x, 0) for x in (log_q, log_p(z), weight))
+    return z, log_q, values, weight
 
 
 def finite_support(q: dist.Distribution) -> Array | None:
@@ -105,8 +113,8 @@ def mixture_parts(q: dist.Distribution, batch_shape: tuple[int, ...] | None = No
         if q.event_dim != q.base_dist.event_dim:
             return None
         inner = mixture_parts(q.base_dist, shape)
-        through = dist.transforms.ComposeTransform(q.transforms)
-        return inner and Parts(inner.weights, lambda key, n: through(inner.draw(key, n)))
+        compose = dist.transforms.ComposeTransform(q.transforms)
+        return inner and Parts(inner.weights, lambda key, n: through(compose, inner.draw(key, n)))
     if not isinstance(q, Mixture):
         return None
     same = isinstance(q, dist.MixtureSameFamily)
@@ -115,13 +123,13 @@ def mixture_parts(q: dist.Distribution, batch_shape: tuple[int, ...] | None = No
         return None
     with_components = (*shape, q.mixture_size)
 
-    def draw(key: Key, n: int) -> Array:
+    def draw(key: Key, n: int) -> Value:
         if same:
-            draws = raw_sample(components[0].expand(with_components), key, (n,))
-            return jnp.moveaxis(draws, -1 - q.event_dim, 0)
+            draws = raw_point(components[0].expand(with_components), key, (n,))
+            return changed(draws, lambda x: jnp.moveaxis(x, -1 - q.event_dim, 0))
         keys = jax.random.split(key, len(components))
         each = zip(components, keys, strict=True)
-        return jnp.stack([raw_sample(c.expand(shape), k, (n,)) for c, k in each])
+        return together([raw_point(c.expand(shape), k, (n,)) for c, k in each])
 
     return Parts(jnp.broadcast_to(q.mixing_distribution.probs, with_components), draw)
 
@@ -135,8 +143,8 @@ def _gate_parts(d: dist.Distribution, batch_shape: tuple[int, ...]) -> Parts | N
     else:
         gates = d.gate, 1 - d.gate
 
-    def draw(key: Key, n: int) -> Array:
-        x = raw_sample(d.base_dist.expand(batch_shape), key, (n,))
-        return jnp.stack([jnp.zeros_like(x), x])
+    def draw(key: Key, n: int) -> Value:
+        x = raw_point(d.base_dist.expand(batch_shape), key, (n,))
+        return changed(x, lambda x: jnp.stack([jnp.zeros_like(x), x]))
 
     return Parts(jnp.stack([jnp.broadcast_to(g, batch_shape) for g in gates], axis=-1), draw)

@@ -142,8 +142,9 @@ def _pair_kl(
     def jump(q: dist.Distribution) -> str | None:
         return jump_obstacle(q, p) or edge_obstacle(q) or edge_obstacle(p)
 
+    how = key, num_samples, estimator, _DRAWN
     log_p = log_prob_within(p)
-    d = draws(q, log_p, key, num_samples, estimator, _DRAWN, jump=jump, label=f"q{label}")
+    d = draws(q, log_p, *how, jump=jump, label=f"q{label}", log_p_of_points=True)
     return average(d, d.log_q - d.log_p)
 
 

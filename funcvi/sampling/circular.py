@@ -28,6 +28,7 @@ from funcvi._types import Key
 from funcvi.sampling import noise
 from funcvi.sampling.dtypes import noise_dtype
 from funcvi.sampling.implicit import implicit
+from funcvi.sampling.points import value_of
 from funcvi.sampling.record import Draw, Record, Shape, unwrapped
 from funcvi.sampling.von_mises import centred_von_mises, wrapped
 from funcvi.sampling.wrappers import base_of
@@ -245,7 +246,7 @@ def _sine_skewed(d: dist.SineSkewed, key: Key, shape: Shape, draw: Draw) -> Arra
     dtype, full = noise_dtype(d), (*shape, *d.event_shape)
     skewness = jnp.broadcast_to(jnp.asarray(d.skewness, dtype), full)
     if base is None:
-        x = wrapped(draw(d.base_dist, base_key, shape) - d.base_dist.mean)
+        x = wrapped(value_of(draw(d.base_dist, base_key, shape)) - d.base_dist.mean)
         lean = (skewness * jnp.sin(x)).sum(-1)
         stay = noise.uniform(mirror_key, shape, dtype) < (1 + lean) / 2
         return wrapped(jnp.where(stay[..., None], x, -x) + d.base_dist.mean)

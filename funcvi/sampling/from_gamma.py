@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,34 +20,44 @@ from funcvi.sampling.dtypes import inside, noise_dtype
 from funcvi.sampling.gamma import gamma_velocity, log_standard_gamma, standard_gamma
 from funcvi.sampling.implicit import against, implicit
 from funcvi.sampling.multivariate import times_vector
+from funcvi.sampling.points import Point, value_of
 from funcvi.sampling.record import Draw, Record, Shape, Univariate, discrete
 from funcvi.sampling.wrappers import base_of
 
 __all__ = ["RECORDS"]
 
 
-def _gamma(d: dist.Gamma | dist.GammaPoisson, key: Key, shape: Shape) -> Array:
-    return standard_gamma(key, _float(d.concentration, d), shape) / d.rate
+def _gamma(d: dist.Gamma | dist.GammaPoisson, key: Key, shape: Shape) -> Point:
+    concentration = _float(d.concentration, d)
+    g = standard_gamma(key, concentration, shape)
+    underflows = g < 2 * jnp.finfo(g.dtype).tiny
+    log_g = jnp.where(underflows, log_standard_gamma(key, concentration, shape), jnp.log(g))
+    return Point(g / d.rate, log_g - jnp.log(jnp.asarray(d.rate, g.dtype)))
 
 
 def _float(x: ArrayLike, d: dist.Distribution) -> Array:
     return jnp.asarray(x, noise_dtype(d))
 
 
-def _log_odds(key: Key, one: Array, zero: Array, shape: Shape) -> Array:
+def _log_odds(key: Key, one: Array, zero: Array, shape: Shape, *, bounded: bool = False) -> Array:
     """Of a Beta(one, zero) draw."""
+    log_gamma = partial(log_standard_gamma, shape=shape, bounded=bounded)
     first, second = jax.random.split(key)
-    return log_standard_gamma(first, one, shape) - log_standard_gamma(second, zero, shape)
+    return log_gamma(first, one) - log_gamma(second, zero)
 
 
-def _beta(d: dist.Beta | dist.BetaBinomial, key: Key, shape: Shape) -> Array:
+def _beta(d: dist.Beta | dist.BetaBinomial, key: Key, shape: Shape) -> Point:
     one, zero = _float(d.concentration1, d), _float(d.concentration0, d)
-    return inside(jax.nn.sigmoid(_log_odds(key, one, zero, shape)))
+    log_odds = _log_odds(key, one, zero, shape)
+    logs = jax.nn.log_sigmoid(log_odds), jax.nn.log_sigmoid(-log_odds)
+    bounded = _log_odds(key, one, zero, shape, bounded=True)
+    return Point(inside(jax.nn.sigmoid(bounded)), *logs)
 
 
-def _dirichlet(d: dist.Dirichlet | dist.DirichletMultinomial, key: Key, shape: Shape) -> Array:
-    logs = log_standard_gamma(key, _float(d.concentration, d), (*shape, *d.event_shape))
-    return inside(jax.nn.softmax(logs, axis=-1))
+def _dirichlet(d: dist.Dirichlet | dist.DirichletMultinomial, key: Key, shape: Shape) -> Point:
+    how = key, _float(d.concentration, d), (*shape, *d.event_shape)
+    logs, bounded = log_standard_gamma(*how), log_standard_gamma(*how, bounded=True)
+    return Point(inside(jax.nn.softmax(bounded, axis=-1)), jax.nn.log_softmax(logs, axis=-1))
 
 
 def _exp(log_x: Array) -> Array:
@@ -54,9 +65,10 @@ def _exp(log_x: Array) -> Array:
     return jnp.exp(jnp.minimum(log_x, 0.95 * math.log(jnp.finfo(log_x.dtype).max)))
 
 
-def _inverse_gamma(d: dist.InverseGamma, key: Key, shape: Shape) -> Array:
+def _inverse_gamma(d: dist.InverseGamma, key: Key, shape: Shape) -> Point:
     gamma = d.base_dist  # the attributes of d itself are lost when a pytree is rebuilt
-    return gamma.rate * _exp(-log_standard_gamma(key, _float(gamma.concentration, d), shape))
+    log_x = -log_standard_gamma(key, _float(gamma.concentration, d), shape)
+    return Point(gamma.rate * _exp(log_x), log_x + jnp.log(_float(gamma.rate, d)))
 
 
 def _inverse_root(key: Key, df: ArrayLike, d: dist.Distribution, shape: Shape) -> Array:
@@ -118,7 +130,7 @@ def _counts(latent: Draw, given: Callable[[Any, Array], dist.Distribution]) -> R
 
     def draw(d: dist.Distribution, key: Key, shape: Shape) -> Array:
         latent_key, key = jax.random.split(key)
-        return jnp.asarray(given(d, latent(d, latent_key, shape)).sample(key))
+        return jnp.asarray(given(d, value_of(latent(d, latent_key, shape))).sample(key))
 
     return Record(draw, pathwise=discrete)
 

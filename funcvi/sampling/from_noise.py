@@ -12,6 +12,7 @@ from jax.scipy.special import erf, ndtr
 from funcvi._types import Key
 from funcvi.sampling import coefficients, noise, tails
 from funcvi.sampling.dtypes import inside, noise_dtype
+from funcvi.sampling.points import Point, Value
 from funcvi.sampling.polynomials import horner
 from funcvi.sampling.record import Draw, Record, Shape, Univariate
 
@@ -27,8 +28,8 @@ TwoTails = tuple[Array, Array]
 # ---- draws ---------------------------------------------------------------------------------------
 
 
-def _of(base: Callable[..., Array], formula: Callable[[Any, Array], Array]) -> Draw:
-    def draw(d: dist.Distribution, key: Key, shape: Shape) -> Array:
+def _of(base: Callable[..., Array], formula: Callable[[Any, Array], Value]) -> Draw:
+    def draw(d: dist.Distribution, key: Key, shape: Shape) -> Value:
         return formula(d, base(key, shape, noise_dtype(d)))
 
     return draw
@@ -54,9 +55,15 @@ def _logistic(key: Key, shape: Shape, dtype: jnp.dtype) -> Array:
     return sign * (jnp.log(2 - v) - jnp.log(v))
 
 
-def _kumaraswamy(d: dist.Kumaraswamy, e: Array) -> Array:
+def _kumaraswamy(d: dist.Kumaraswamy, e: Array) -> Point:
     # 1 - (1 - u)**(1 / b) with u = 1 - exp(-e), without cancellation.
-    return inside(jnp.exp(jnp.log(_one_less_exp(e / d.concentration0)) / d.concentration1))
+    t = e / d.concentration0
+    log_x = jnp.log(_one_less_exp(t)) / d.concentration1
+    # Where exp(-t) rounds away in one less it, x is one less exp(-t) / a.
+    far = t > (36 if t.dtype == jnp.float64 else 15)
+    near = jnp.where(far, -1.0, log_x)
+    log_rest = jnp.where(far, -t - jnp.log(d.concentration1), jnp.log(-jnp.expm1(near)))
+    return Point(inside(jnp.exp(log_x)), log_x, log_rest)
 
 
 def _one_less_exp(t: Array) -> Array:
@@ -76,8 +83,9 @@ def _located(d: Any, z: Array) -> Array:
     return d.loc + d.scale * z
 
 
-def _weibull(d: dist.Weibull, e: Array) -> Array:
-    return d.scale * jnp.exp(jnp.log(e) / d.concentration)
+def _weibull(d: dist.Weibull, e: Array) -> Point:
+    log_x = jnp.log(e) / d.concentration
+    return Point(d.scale * jnp.exp(log_x), log_x + jnp.log(d.scale))
 
 
 # ---- latents -------------------------------------------------------------------------------------

@@ -50,20 +50,30 @@ def standard_gamma(key: Key, concentration: Array, shape: tuple[int, ...]) -> Ar
     return _draws(key, concentration, shape, in_logs=False)
 
 
-def log_standard_gamma(key: Key, concentration: Array, shape: tuple[int, ...]) -> Array:
+def log_standard_gamma(
+    key: Key, concentration: Array, shape: tuple[int, ...], *, bounded: bool = False
+) -> Array:
     """The log of such draws, which does not underflow where concentrations are small.
 
     At concentration 1e-3 half of all draws are below 1e-300. Arguments as ``standard_gamma``.
+    Below concentration 1e-18 the derivative overflows float32; ``bounded`` keeps it finite, for
+    what exp makes of these logs, which does not move there.
 
     Example:
         >>> import jax, jax.numpy as jnp
         >>> bool(log_standard_gamma(jax.random.key(0), jnp.float32(1e-3), ()) < -100)
         True
     """
-    return _draws(key, concentration, shape, in_logs=True)
+    return _draws(key, concentration, shape, in_logs=True, bounded=bounded)
 
 
-def _draws(key: Key, concentration: Array, shape: tuple[int, ...], in_logs: bool) -> Array:
+def _draws(
+    key: Key,
+    concentration: Array,
+    shape: tuple[int, ...],
+    in_logs: bool,
+    bounded: bool = False,
+) -> Array:
     concentration = jnp.asarray(concentration)
     dtype = concentration.dtype
     wide = dtype if dtype == jnp.float64 else jnp.float32
@@ -78,7 +88,8 @@ def _draws(key: Key, concentration: Array, shape: tuple[int, ...], in_logs: bool
     boosted, log_ratio = _log_parts(jax.lax.stop_gradient(concentration), z, e)
     if in_logs:
         log_draws = jnp.log(boosted) + log_ratio
-        return implicit(_log_velocity, concentration, log_draws).astype(dtype)
+        velocity = _bounded_log_velocity if bounded else _log_velocity
+        return implicit(velocity, concentration, log_draws).astype(dtype)
     # Zero is outside the support: what underflows becomes the smallest positive number.
     draws = jnp.maximum(boosted * jnp.exp(log_ratio), jnp.finfo(wide).tiny)
     return implicit(gamma_velocity, concentration, draws).astype(dtype)
@@ -103,6 +114,11 @@ def gamma_velocity(x: Array, concentration: Array, dconcentration: Array) -> Arr
 
 def _log_velocity(log_x: Array, concentration: Array, dconcentration: Array) -> Array:
     return gamma_elasticity(concentration, log_x) / concentration * dconcentration
+
+
+def _bounded_log_velocity(log_x: Array, concentration: Array, dconcentration: Array) -> Array:
+    slope = gamma_elasticity(concentration, log_x) / concentration
+    return jnp.minimum(slope, 0.01 * jnp.finfo(slope.dtype).max) * dconcentration
 
 
 def gamma_elasticity(concentration: Array, log_x: Array) -> Array:

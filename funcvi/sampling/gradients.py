@@ -22,8 +22,9 @@ from funcvi._types import Joint, Key
 from funcvi.joints import is_joint, members_of
 from funcvi.sampling.dtypes import floats
 from funcvi.sampling.implicit import instantiated
+from funcvi.sampling.points import Value, value_of
 from funcvi.sampling.record import Record, Shape
-from funcvi.sampling.registry import raw_sample, record_of
+from funcvi.sampling.registry import raw_point, record_of
 
 __all__ = [
     "GATED",
@@ -33,6 +34,7 @@ __all__ = [
     "jump_obstacle",
     "members",
     "pathwise_obstacle",
+    "pathwise_point",
     "pathwise_sample",
     "score_obstacle",
     "support_of",
@@ -73,7 +75,12 @@ def pathwise_sample(d: dist.Distribution, key: Key, sample_shape: Shape) -> Arra
     Raises:
         TypeError: when they are differentiated where their pathwise gradient would not be right.
     """
-    draws = raw_sample(d, key, sample_shape)
+    return value_of(pathwise_point(d, key, sample_shape))
+
+
+def pathwise_point(d: dist.Distribution, key: Key, sample_shape: Shape) -> Value:
+    """The same draws, with their logarithms where the density may need them."""
+    draws = raw_point(d, key, sample_shape)
     obstacle = pathwise_obstacle(d)
     if obstacle is None:
         return draws

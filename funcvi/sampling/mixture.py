@@ -37,6 +37,7 @@ from funcvi.sampling.multivariate import (
     times_vector,
     whitened,
 )
+from funcvi.sampling.points import Point, Value, changed, together, value_of
 from funcvi.sampling.record import Draw, Kind, Record, Shape, unwrapped
 from funcvi.sampling.wrappers import elementwise, kind_after, values_before
 
@@ -340,7 +341,7 @@ def _velocity(tree: PyTreeDef, x: Array, leaves: list[Array], tangents: list[Arr
     return jnp.moveaxis(v, 0, -1).reshape(shape)
 
 
-def _mixture(d: Any, key: Key, shape: Shape, draw: Draw) -> Array:
+def _mixture(d: Any, key: Key, shape: Shape, draw: Draw) -> Value:
     """A draw from every component, of which one is taken."""
     fixed = lax.stop_gradient(d)
     choice_key, key = jax.random.split(key)
@@ -354,14 +355,32 @@ def _mixture(d: Any, key: Key, shape: Shape, draw: Draw) -> Array:
     else:
         keys = jax.random.split(key, d.mixture_size)
         components = zip(fixed.component_distributions, keys, strict=True)
-        every = jnp.stack([draw(c, k, shape) for c, k in components], axis=axis)
+        every = together([draw(c, k, shape) for c, k in components], axis)
     index = choice.reshape(*choice.shape, *(1,) * d.event_dim)
-    x = jnp.take_along_axis(every, index, axis=axis).squeeze(axis)
+    taken = changed(every, lambda x: jnp.take_along_axis(x, index, axis=axis).squeeze(axis))
+    x = value_of(taken)
     if jnp.issubdtype(x.dtype, jnp.floating):
         # argmax takes weights that are NaN for the largest; the draw must show them.
         lost = jnp.isnan(jnp.sum(scores, axis=-1))
         x = jnp.where(lost.reshape(*lost.shape, *(1,) * d.event_dim), jnp.nan, x)
-    return x if mixture_obstacle(d) is not None else at_fixed_quantile(d, lax.stop_gradient(x))
+    if mixture_obstacle(d) is None:
+        x = at_fixed_quantile(d, lax.stop_gradient(x))
+    return x if not isinstance(taken, Point) else _with_logs(x, taken)
+
+
+def _with_logs(x: Array, taken: Point) -> Point:
+    """Logarithms that move with x, and have no gradient (NaN) where x has rounded to an edge."""
+    fixed, info = lax.stop_gradient(x), jnp.finfo(x.dtype)
+    lost = (fixed < 2 * info.tiny) | (fixed > 1 - 2 * info.eps if taken.log_rest is not None else 0)
+
+    def moves(log_y: Array, x: Array, dx: Array, sign: float, lost: Array) -> Array:
+        return dx * jnp.where(lost, jnp.nan, sign * jnp.exp(-log_y))
+
+    log_x, log_rest = lax.stop_gradient((taken.log_x, taken.log_rest))
+    log_x = implicit(moves, x, log_x, 1.0, lost)
+    if log_rest is not None:
+        log_rest = implicit(moves, x, log_rest, -1.0, lost)
+    return Point(x, log_x, log_rest)
 
 
 _MIXTURE = Record(compose=_mixture, pathwise=mixture_obstacle, parts=_components)

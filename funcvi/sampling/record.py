@@ -12,6 +12,7 @@ import numpyro.distributions as dist
 from jax import Array
 
 from funcvi._types import Key
+from funcvi.sampling.points import Value
 from funcvi.sampling.tails import Tails
 
 __all__ = ["Draw", "Kind", "Record", "Shape", "Univariate", "discrete", "own_record", "unwrapped"]
@@ -19,8 +20,9 @@ __all__ = ["Draw", "Kind", "Record", "Shape", "Univariate", "discrete", "own_rec
 Shape: TypeAlias = tuple[int, ...]
 
 #: ``(d, key, shape) -> draws``: shape is that of all draws without the event axes, and
-#: ``d.batch_shape`` broadcasts to it. The class of d is the one that the record belongs to.
-Draw: TypeAlias = Callable[[Any, Key, Shape], Array]
+#: ``d.batch_shape`` broadcasts to it. The class of d is the one that the record belongs to. Draws
+#: of a law whose density is singular at an edge come as a ``Point``, with their logarithms.
+Draw: TypeAlias = Callable[[Any, Key, Shape], Value]
 
 #: A support: the real line, the half line above zero, or the unit interval.
 Kind: TypeAlias = Literal["real", "positive", "unit"]
@@ -73,7 +75,7 @@ class Record:
     """
 
     draw: Draw | None = None
-    compose: Callable[[Any, Key, Shape, Draw], Array] | None = None
+    compose: Callable[[Any, Key, Shape, Draw], Value] | None = None
     pathwise: Callable[[Any], str | None] = _no_obstacle
     score: Callable[[Any], str | None] = _no_obstacle
     parts: Callable[[Any], Sequence[dist.Distribution]] = _no_parts

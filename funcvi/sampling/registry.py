@@ -17,9 +17,10 @@ from funcvi.sampling import (
     wrappers,
 )
 from funcvi.sampling.dtypes import own_dtype
+from funcvi.sampling.points import Point, Value, value_of
 from funcvi.sampling.record import Record, Shape, discrete, own_record
 
-__all__ = ["RECORDS", "draw", "raw_sample", "record_of"]
+__all__ = ["RECORDS", "draw", "raw_point", "raw_sample", "record_of"]
 
 #: Of every class of numpyro.
 RECORDS: dict[type, Record] = {
@@ -61,11 +62,18 @@ def record_of(d: dist.Distribution) -> Record:
 
 def raw_sample(d: dist.Distribution, key: Key, sample_shape: Shape) -> Array:
     """The draws with whatever gradient they carry, as wide as the distribution's parameters."""
+    return value_of(raw_point(d, key, sample_shape))
+
+
+def raw_point(d: dist.Distribution, key: Key, sample_shape: Shape) -> Value:
+    """The same draws, with their logarithms where the density may need them."""
     draws = draw(d, key, (*sample_shape, *d.batch_shape))
+    if isinstance(draws, Point):
+        return draws._replace(x=draws.x.astype(own_dtype(d)))
     return draws.astype(own_dtype(d)) if jnp.issubdtype(draws.dtype, jnp.floating) else draws
 
 
-def draw(d: dist.Distribution, key: Key, shape: Shape) -> Array:
+def draw(d: dist.Distribution, key: Key, shape: Shape) -> Value:
     """Draws of shape (*shape, *event), with whatever gradient they carry."""
     record = record_of(d)
     if record.draw is not None:

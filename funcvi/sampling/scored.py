@@ -10,9 +10,10 @@ from numpyro.distributions.transforms import Transform
 from funcvi._types import Key
 from funcvi.densities.log_prob import log_prob
 from funcvi.joints import keys_of
-from funcvi.sampling.draw import sample
+from funcvi.sampling.gradients import pathwise_point
+from funcvi.sampling.points import Value, through, value_of
 
-__all__ = ["sample_and_log_prob"]
+__all__ = ["sample_and_log_prob", "scored_point"]
 
 
 def sample_and_log_prob(
@@ -44,10 +45,18 @@ def sample_and_log_prob(
 
 
 def _one(d: dist.Distribution, key: Key, sample_shape: tuple[int, ...]) -> tuple[Array, Array]:
+    x, log_q = scored_point(d, key, sample_shape)
+    return value_of(x), log_q
+
+
+def scored_point(
+    d: dist.Distribution, key: Key, sample_shape: tuple[int, ...] = ()
+) -> tuple[Value, Array]:
+    """The draws of one distribution with their logarithms, and their log densities."""
     if hasattr(d, "sample_and_log_prob"):
         return d.sample_and_log_prob(key, sample_shape)
     if type(d).log_prob is not dist.TransformedDistribution.log_prob:
-        x = sample(d, key, sample_shape)
+        x = pathwise_point(d, key, sample_shape)
         return x, log_prob(d, x)
     for transform in d.transforms:
         if type(transform).log_abs_det_jacobian is Transform.log_abs_det_jacobian:
@@ -55,9 +64,10 @@ def _one(d: dist.Distribution, key: Key, sample_shape: tuple[int, ...]) -> tuple
                 f"{type(d).__name__} has no density: its {type(transform).__name__} has no log "
                 "determinant. Put a FoldedDistribution outermost, or another transform."
             )
-    x, steps = sample(d.base_dist, key, sample_shape), []
+    x, steps = pathwise_point(d.base_dist, key, sample_shape), []
     for transform in d.transforms:
         before = x
-        x, intermediate = transform.call_with_intermediates(before)
+        y, intermediate = transform.call_with_intermediates(value_of(before))
+        x = through(transform, before, y)
         steps.append([before, intermediate])
     return x, log_prob(d, x, steps)

@@ -8,6 +8,7 @@ from numpyro.distributions import transforms as nt
 
 from funcvi._numpyro import mask_of, named
 from funcvi._types import Key
+from funcvi.sampling.points import Value, through
 from funcvi.sampling.record import Draw, Kind, Record, Shape
 
 __all__ = ["RECORDS", "base_of", "elementwise", "kind_after", "values_before"]
@@ -18,21 +19,21 @@ def base_of(d: Any) -> list[dist.Distribution]:
     return [d.base_dist]
 
 
-def _same(d: Any, key: Key, shape: Shape, draw: Draw) -> Array:
+def _same(d: Any, key: Key, shape: Shape, draw: Draw) -> Value:
     return draw(d.base_dist, key, shape)
 
 
-def _independent(d: dist.Independent, key: Key, shape: Shape, draw: Draw) -> Array:
+def _independent(d: dist.Independent, key: Key, shape: Shape, draw: Draw) -> Value:
     base = d.base_dist
     kept = len(base.batch_shape) - d.reinterpreted_batch_ndims
     return draw(base, key, (*shape, *base.batch_shape[kept:]))
 
 
-def _transformed(d: dist.TransformedDistribution, key: Key, shape: Shape, draw: Draw) -> Array:
+def _transformed(d: dist.TransformedDistribution, key: Key, shape: Shape, draw: Draw) -> Value:
     """The base's draw through each transform in turn."""
     x = draw(d.base_dist, key, shape)
     for transform in d.transforms:
-        x = transform(x)
+        x = through(transform, x)
     return x
 
 

@@ -14,6 +14,7 @@ from numpyro.primitives import Messenger
 from funcvi._types import Key
 from funcvi.constraints import bijection_for, constraint_name
 from funcvi.densities.log_prob import log_prob
+from funcvi.sampling.points import Value, through
 from funcvi.targets.record import Sites, Target, check_shapes, log_det_of
 
 __all__ = ["from_model"]
@@ -33,6 +34,7 @@ class _Constrain(Messenger):
         super().__init__(fn)
         self.z = z
         self.log_det: Array = jnp.zeros(())
+        self.points: dict[str, Value] = {}
 
     def process_message(self, msg: Message) -> None:
         if msg["type"] != "sample" or msg["is_observed"] or msg["name"] not in self.z:
@@ -41,6 +43,7 @@ class _Constrain(Messenger):
         z = self.z[msg["name"]]
         value = bijection(z)
         msg["value"] = value
+        self.points[msg["name"]] = through(bijection, z, value)
         self.log_det = self.log_det + log_det_of(bijection, z, value)
 
 
@@ -60,7 +63,8 @@ def from_model(model: Model, args: tuple[object, ...], kwargs: dict[str, object]
         check_shapes(z, shapes)
         bijected = _Constrain(seeded if key is None else handlers.seed(model, key), z)
         trace = handlers.trace(bijected).get_trace(*args, **kwargs)
-        log_joint = sum((_log_prob(s) for s in trace.values() if s["type"] == "sample"), 0.0)
+        drawn = (site for site in trace.values() if site["type"] == "sample")
+        log_joint = sum((_log_prob(s, bijected.points.get(s["name"])) for s in drawn), 0.0)
         return log_joint + bijected.log_det
 
     def replay(z: Sites) -> tuple[Array, Message]:
@@ -89,8 +93,11 @@ def from_model(model: Model, args: tuple[object, ...], kwargs: dict[str, object]
     return Target(shapes, value_shapes, names, density, log_det, constrain, unconstrain)
 
 
-def _log_prob(site: Message) -> Array:
-    """The log density of a site of a trace, scaled and summed, as numpyro's log_density has it."""
+def _log_prob(site: Message, point: Value | None) -> Array:
+    """The log density of a site of a trace, scaled and summed, as numpyro's log_density has it.
+
+    A latent site comes with its logarithms, where its value has been rounded to an edge.
+    """
     d, value = site["fn"], site["value"]
     if not (intermediates := site["intermediates"]):
         try:
@@ -101,7 +108,7 @@ def _log_prob(site: Message) -> Array:
                 f"distribution {type(d).__name__} the shape {tuple(d.shape())}: give it the "
                 "values that the model observes."
             ) from None
-    values = log_prob(d, value, intermediates)
+    values = log_prob(d, value if point is None else point, intermediates)
     return jnp.sum(values if site["scale"] is None else site["scale"] * values)
 
 
