@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 from jax.typing import ArrayLike
+from numpyro.distributions.util import validate_sample
 
 from funcvi.densities.composed import COMPOSED, transformed
 from funcvi.densities.logarithmic import LOGARITHMIC
+from funcvi.densities.truncated import log_prob_truncated
 from funcvi.densities.within import within
 from funcvi.sampling.draw import unvalidated
 from funcvi.sampling.points import Point, Value, value_of
@@ -17,7 +19,16 @@ from funcvi.sampling.points import Point, Value, value_of
 __all__ = ["log_prob", "log_prob_within"]
 
 #: By the ``log_prob`` of a class of numpyro; what is in neither table is numpyro's own.
-_ELEMENTARY: dict[object, Callable[[Any, Array], Array]] = {}
+_ELEMENTARY: dict[object, Callable[[Any, Array], Array]] = {
+    **dict.fromkeys(
+        (
+            dist.LeftTruncatedDistribution.log_prob,
+            dist.RightTruncatedDistribution.log_prob,
+            dist.TwoSidedTruncatedDistribution.log_prob,
+        ),
+        validate_sample(log_prob_truncated),
+    ),
+}
 
 
 def log_prob(

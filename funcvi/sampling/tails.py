@@ -122,13 +122,14 @@ def _farther(a: Array, g: Array, t: Array) -> Array:
 
 
 def _logistic_ratio(a: Array, g: Array, t: Array) -> Array:
-    rest = jnp.log1p(jnp.exp(-jnp.abs(t))) - jnp.log1p(jnp.exp(-jnp.abs(a)))
-    return _farther(a, g, t) + 2 * rest
+    # The same on either side, so that derivatives at zero are right to all orders.
+    side = jnp.where(a + t < 0, -1, 1)
+    return side * g + 2 * (jax.nn.softplus(-side * t) - jax.nn.softplus(-side * a))
 
 
 def _soft_ratio(a: Array, g: Array, t: Array) -> Array:
-    rest = jnp.log1p(jnp.exp(-2 * jnp.abs(t))) - jnp.log1p(jnp.exp(-2 * jnp.abs(a)))
-    return _farther(a, g, t) + rest
+    side = jnp.where(a + t < 0, -1, 1)
+    return side * g + jax.nn.softplus(-2 * side * t) - jax.nn.softplus(-2 * side * a)
 
 
 NORMAL = Tails(
