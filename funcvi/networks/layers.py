@@ -59,7 +59,8 @@ class Rows(NamedTuple):
     """The rows in one product of a weight.
 
     Attributes:
-        before: in the weight's partner; None if the weight has entries for each row.
+        before: in the weight's partner; None if the weight has entries for each row, or there is
+            one row alone.
         after: in the result.
         positions: whether a row has several results of the same entries.
     """
@@ -95,8 +96,12 @@ class _Value:
 
 @dataclass
 class _Survey:
-    """Walks a jaxpr, and notes what happens to each weight."""
+    """Walks a jaxpr, and notes what happens to each weight.
 
+    A batch of one row has no other that it could meet, and JAX drops axes of length one.
+    """
+
+    is_single: bool = False
     products: set[int] = field(default_factory=set)
     obstacles: dict[int, str] = field(default_factory=dict)
     mixed: dict[int, str] = field(default_factory=dict)
@@ -245,14 +250,12 @@ class _Survey:
         free = free_axes(equation, 1 - place)
         sizes = shape_of(equation.outvars[0])
         copies = prod(sizes[after] for after in free.values())
+        if self.is_single and partner.inputs:
+            return self._by_row(weight, result, path, Rows(None, None, copies > 1))
         span = partner.rows if partner.inputs else None
         if span and span.axis in free and result.rows == moved(equation, 1 - place, span)[0]:
-            positions = copies > span.size
-            self.layers[path] = Rows(span, result.rows, positions)
-            if positions:
-                self.positions |= weight.entries
-            own = weight.entries - set(self.mixed)
-            return replace(result, noisy=result.noisy | own)
+            rows = Rows(span, result.rows, copies > span.size)
+            return self._by_row(weight, result, path, rows)
         if copies > 1:
             self._stop([weight], f"{_NO_ROWS}, and whose results have its entries in common")
         elif span and moved(equation, 1 - place, span)[0]:
@@ -261,6 +264,13 @@ class _Survey:
             self.followed |= weight.entries
             return replace(result, entries=weight.entries, weights=weight.weights)
         return result
+
+    def _by_row(self, weight: _Value, result: _Value, path: Path, rows: Rows) -> _Value:
+        self.layers[path] = rows
+        if rows.positions:
+            self.positions |= weight.entries
+        own = weight.entries - set(self.mixed) if rows.after else frozenset()
+        return replace(result, noisy=result.noisy | own)
 
     def _scan(self, equation: core.JaxprEqn, operands: list[_Value], path: Path) -> list[_Value]:
         fixed, carried = equation.params["num_consts"], equation.params["num_carry"]
@@ -295,7 +305,7 @@ class _Survey:
         """What is carried after any number of steps, and the other outputs of a step."""
         before: list[_Value] = []
         while carry != before:
-            trial = _Survey(mixed=self.mixed)
+            trial = _Survey(self.is_single, mixed=self.mixed)
             before, outputs = carry, trial.walk(body, [*constants, *carry, *xs])
             pairs = zip(before, outputs[: len(before)], strict=True)
             carry = [self._join(pair, "a loop") for pair in pairs]
@@ -336,7 +346,7 @@ def survey(
     """
     shapes = [shape_of(v) for v in jaxpr.invars]
     num_rows = next((shapes[i][0] for i in has_rows if shapes[i]), None)
-    walked = _Survey()
+    walked = _Survey(num_rows == 1)
     arguments = []
     for i, shape in enumerate(shapes):
         if i in weights:

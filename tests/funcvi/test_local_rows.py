@@ -11,6 +11,7 @@ from jax import lax
 from jax.extend import core
 from jax.extend.core import primitives
 
+from funcvi.networks import linear
 from funcvi.networks.rows import Span, moved
 from tests.funcvi.ways_in import numbers
 
@@ -172,3 +173,67 @@ def changed(x: Any, where: np.ndarray) -> Any:
     if jnp.issubdtype(x.dtype, jnp.integer):
         return jnp.where(where, (x + 1) % 2, x)
     return jnp.where(where, 1.5 * x + 0.25, x).astype(x.dtype)
+
+
+def test_every_primitive_that_is_recognised_is_one_that_jax_makes() -> None:
+    """If JAX writes an operation with another primitive, layers would be refused or lost."""
+    w = jnp.ones((4, 4))
+    identity = jax.custom_vjp(lambda x: 1 * x)
+    identity.defvjp(lambda x: (x, None), lambda _, slope: (slope,))
+    square = lambda x: x @ x  # noqa: E731
+    made = {
+        lax.dot_general_p: lambda: square(w),
+        lax.conv_general_dilated_p: lambda: lax.conv(w[None, None], w[None, None], (1, 1), "SAME"),
+        primitives.jit_p: lambda: jax.jit(square)(w),
+        primitives.remat_p: lambda: jax.checkpoint(square)(w),
+        primitives.closed_call_p: lambda: core.jaxpr_as_fun(jax.make_jaxpr(square)(w))(w),
+        primitives.custom_jvp_call_p: lambda: jax.nn.relu(w),
+        primitives.custom_vjp_call_p: lambda: identity(w),
+        lax.scan_p: lambda: lax.scan(lambda c, _: (c @ c, None), w, length=2)[0],
+        lax.while_p: lambda: lax.while_loop(lambda x: x.sum() < 0, square, w),
+        lax.cond_p: lambda: lax.cond(w.sum() > 0, square, square, w),
+        lax.slice_p: lambda: w[1:],
+        lax.split_p: lambda: jnp.split(w, 2)[0],
+        lax.unstack_p: lambda: jnp.unstack(w)[0],
+        lax.stack_p: lambda: jnp.stack([w, w]),
+        lax.concatenate_p: lambda: jnp.concatenate([w, w]),
+        lax.select_n_p: lambda: jnp.where(w > 0, w, 0),
+        lax.pad_p: lambda: jnp.pad(w, 1),
+        lax.transpose_p: lambda: w.T,
+        lax.reshape_p: lambda: w.reshape(-1),
+        lax.squeeze_p: lambda: w[0],
+        lax.broadcast_in_dim_p: lambda: w[None],
+        lax.rev_p: lambda: w[::-1],
+        lax.copy_p: lambda: jnp.copy(w),
+        lax.convert_element_type_p: lambda: w.astype(jnp.bfloat16),
+        lax.add_p: lambda: w + w,
+        lax.sub_p: lambda: w - w,
+        lax.mul_p: lambda: w * w,
+        lax.div_p: lambda: w / w,
+        lax.neg_p: lambda: -w,
+        primitives.linear_solve_p: lambda: lax.custom_linear_solve(
+            lambda x: 2 * x, w, lambda _, b: b / 2, lambda _, b: b / 2
+        ),
+        primitives.triangular_solve_p: lambda: jax.scipy.linalg.solve_triangular(w, w),
+        lax.fft_p: lambda: jnp.fft.fft(w),
+        lax.reduce_sum_p: lambda: w.sum(),
+        lax.cumsum_p: lambda: jnp.cumsum(w),
+        lax.reduce_window_sum_p: lambda: lax.reduce_window(
+            w, 0.0, lax.add, (2, 2), (1, 1), "VALID"
+        ),
+        primitives.tridiagonal_solve_p: lambda: lax.linalg.tridiagonal_solve(w, w, w, w[..., None]),
+    }
+    known = {
+        getattr(linear, n)
+        for n in ("PRODUCTS", "CALLS", "CUSTOM", "MOVING", "JOINING", "LINEAR", "SOLVES", "SUMS")
+    }
+    for primitive in {p for group in known for p in group} | {lax.scan_p, lax.while_p, lax.cond_p}:
+        jaxpr = jax.make_jaxpr(made[primitive])().jaxpr
+        assert primitive in set(_all(jaxpr)) | {primitives.closed_call_p}, primitive
+
+
+def _all(jaxpr: core.Jaxpr) -> Any:
+    for equation in jaxpr.eqns:
+        yield equation.primitive
+        for inner in core.jaxprs_in_params(equation.params):
+            yield from _all(inner)
