@@ -108,9 +108,9 @@ class Exp(Bijection):
         )
 
     @property
-    def is_plain(self) -> bool:
-        """Whether it is ``exp`` and nothing else."""
-        return _is_zero(self.floor)
+    def edge(self) -> Array | float | None:
+        """The lower end of what it reaches; None stands for zero."""
+        return None if _is_zero(self.floor) else self.floor
 
     def _step(self, x: Array) -> Array:
         return jnp.exp(x)

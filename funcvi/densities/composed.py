@@ -16,7 +16,8 @@ from numpyro.distributions.util import sum_rightmost, validate_sample
 
 from funcvi._numpyro import Mixture, mask_of, named
 from funcvi.densities.within import within
-from funcvi.sampling.points import Value, before, changed, log_det, value_of
+from funcvi.sampling.point_transforms import before, log_det
+from funcvi.sampling.points import Value, changed, value_of
 
 __all__ = ["COMPOSED", "Composed", "transformed"]
 

@@ -3,31 +3,35 @@
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
-from numpyro.distributions.transforms import AbsTransform
+from numpyro.distributions import transforms as nt
 
-from funcvi._numpyro import Mixture
+from funcvi._numpyro import Mixture, mask_of
 from funcvi.sampling.gradients import GATED, elementwise, support_of
 
 __all__ = ["within"]
 
 
-def within(d: dist.Distribution, x: Array) -> Array | bool:
+def within(d: dist.Distribution, x: Array, slack: Array | float = 0.0) -> Array | bool:
     """Whether values (*sample, *batch, *event) are inside: (*sample, *batch), or True for all.
 
-    The edges count as inside. What curves (a simplex, a factor) is not checked: draws on it are off
-    by a rounding.
+    The edges count as inside, as does what is masked. What curves (a simplex, a factor) is not
+    checked: draws on it are off by a rounding, as values are by ``slack`` behind a transform.
     """
     if isinstance(d, dist.Independent):
-        return _all_of(within(d.base_dist, x), d.reinterpreted_batch_ndims)
-    if isinstance(d, (dist.ExpandedDistribution, dist.MaskedDistribution)):
-        return within(d.base_dist, x)
+        return _all_of(within(d.base_dist, x, slack), d.reinterpreted_batch_ndims)
+    if isinstance(d, dist.ExpandedDistribution):
+        return within(d.base_dist, x, slack)
+    if isinstance(d, dist.MaskedDistribution):
+        mask = mask_of(d)
+        behind = within(d.base_dist, x, slack)
+        return behind if mask is True else _either(jnp.logical_not(mask), behind)
     if isinstance(d, GATED):
         return _either(x == 0, within(d.base_dist, x))
     if isinstance(d, Mixture):
         return _within_mixture(d, x)
     if isinstance(d, dist.TransformedDistribution):
         return _within_transformed(d, x)
-    return _between(support_of(d), x, d.event_dim)
+    return _between(support_of(d), x, d.event_dim, slack)
 
 
 def _within_mixture(d: Mixture, x: Array) -> Array | bool:
@@ -42,18 +46,30 @@ def _within_mixture(d: Mixture, x: Array) -> Array | bool:
 
 def _within_transformed(d: dist.TransformedDistribution, x: Array) -> Array | bool:
     inside: Array | bool = True
+    slack: Array | float = 0.0
     for transform in reversed(d.transforms):
         codomain = transform.codomain
-        found = _between(elementwise(codomain), x, codomain.event_dim)
+        found = _between(elementwise(codomain), x, codomain.event_dim, slack)
         inside = _both(inside, _all_of(found, d.event_dim - codomain.event_dim))
-        if isinstance(transform, AbsTransform):  # folded: one value of two
+        if isinstance(transform, nt.AbsTransform):  # folded: one value of two
             return inside
+        slack = _rounding(transform, x)
         x = transform.inv(x)
     base = d.base_dist
-    return _both(inside, _all_of(within(base, x), d.event_dim - base.event_dim))
+    return _both(inside, _all_of(within(base, x, slack), d.event_dim - base.event_dim))
 
 
-def _between(support: object, x: Array, event_dim: int) -> Array | bool:
+def _rounding(transform: nt.Transform, y: Array) -> Array | float:
+    """How far off the inverse of a value may be, where that is a difference."""
+    while isinstance(transform, nt.IndependentTransform):
+        transform = transform.base_transform
+    if not isinstance(transform, nt.AffineTransform):
+        return 0.0
+    size = (jnp.abs(y) + jnp.abs(transform.loc)) / jnp.abs(transform.scale)
+    return 4 * jnp.finfo(jnp.result_type(float)).eps * size
+
+
+def _between(support: object, x: Array, event_dim: int, slack: Array | float = 0.0) -> Array | bool:
     """Between the bounds of a support, where it has any and they are each entry's own."""
     if getattr(support, "event_dim", 0):
         return True
@@ -61,9 +77,9 @@ def _between(support: object, x: Array, event_dim: int) -> Array | bool:
     high = getattr(support, "upper_bound", None)
     inside: Array | bool = True
     if low is not None:
-        inside = _both(inside, x >= low)
+        inside = _both(inside, x >= low - slack)
     if high is not None:
-        inside = _both(inside, x <= high)
+        inside = _both(inside, x <= high + slack)
     return _all_of(inside, event_dim)
 
 

@@ -13,7 +13,8 @@ from funcvi._numpyro import Mixture
 from funcvi._types import Key
 from funcvi.densities.log_prob import log_prob
 from funcvi.sampling.gradients import GATED, pathwise_obstacle
-from funcvi.sampling.points import Value, changed, through, together, value_of
+from funcvi.sampling.point_transforms import through
+from funcvi.sampling.points import Value, changed, together, value_of
 from funcvi.sampling.registry import raw_point
 
 __all__ = ["enumerated", "finite_support", "mixture_parts"]

@@ -370,17 +370,17 @@ def _mixture(d: Any, key: Key, shape: Shape, draw: Draw) -> Value:
 
 def _with_logs(x: Array, taken: Point) -> Point:
     """Logarithms that move with x, and have no gradient (NaN) where x has rounded to an edge."""
-    fixed, info = lax.stop_gradient(x), jnp.finfo(x.dtype)
-    lost = (fixed < 2 * info.tiny) | (fixed > 1 - 2 * info.eps if taken.log_rest is not None else 0)
+    taken, info = lax.stop_gradient(taken), jnp.finfo(x.dtype)
 
     def moves(log_y: Array, x: Array, dx: Array, sign: float, lost: Array) -> Array:
         return dx * jnp.where(lost, jnp.nan, sign * jnp.exp(-log_y))
 
-    log_x, log_rest = lax.stop_gradient((taken.log_x, taken.log_rest))
-    log_x = implicit(moves, x, log_x, 1.0, lost)
-    if log_rest is not None:
-        log_rest = implicit(moves, x, log_rest, -1.0, lost)
-    return Point(x, log_x, log_rest)
+    above, below = taken.above, taken.below
+    if above is not None:
+        above = implicit(moves, x, above, 1.0, taken.x < 2 * info.tiny)
+    if below is not None:
+        below = implicit(moves, x, below, -1.0, taken.x > 1 - 2 * info.eps)
+    return Point(x, above, below, taken.low, taken.high)
 
 
 _MIXTURE = Record(compose=_mixture, pathwise=mixture_obstacle, parts=_components)

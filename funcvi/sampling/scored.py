@@ -11,7 +11,8 @@ from funcvi._types import Key
 from funcvi.densities.log_prob import log_prob
 from funcvi.joints import keys_of
 from funcvi.sampling.gradients import pathwise_point
-from funcvi.sampling.points import Value, through, value_of
+from funcvi.sampling.point_transforms import through
+from funcvi.sampling.points import Value, value_of
 
 __all__ = ["sample_and_log_prob", "scored_point"]
 

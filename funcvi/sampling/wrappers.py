@@ -8,7 +8,8 @@ from numpyro.distributions import transforms as nt
 
 from funcvi._numpyro import mask_of, named
 from funcvi._types import Key
-from funcvi.sampling.points import Value, through
+from funcvi.sampling.point_transforms import through
+from funcvi.sampling.points import Value
 from funcvi.sampling.record import Draw, Kind, Record, Shape
 
 __all__ = ["RECORDS", "base_of", "elementwise", "kind_after", "values_before"]

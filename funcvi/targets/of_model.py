@@ -13,8 +13,9 @@ from numpyro.primitives import Messenger
 
 from funcvi._types import Key
 from funcvi.constraints import bijection_for, constraint_name
-from funcvi.densities.log_prob import log_prob
-from funcvi.sampling.points import Value, through
+from funcvi.densities.log_prob import log_prob, log_prob_within
+from funcvi.sampling.point_transforms import through
+from funcvi.sampling.points import Value
 from funcvi.targets.record import Sites, Target, check_shapes, log_det_of
 
 __all__ = ["from_model"]
@@ -108,7 +109,10 @@ def _log_prob(site: Message, point: Value | None) -> Array:
                 f"distribution {type(d).__name__} the shape {tuple(d.shape())}: give it the "
                 "values that the model observes."
             ) from None
-    values = log_prob(d, value if point is None else point, intermediates)
+    if intermediates:
+        values = log_prob(d, value, intermediates)
+    else:
+        values = log_prob_within(d)(jnp.asarray(value) if point is None else point)
     return jnp.sum(values if site["scale"] is None else site["scale"] * values)
 
 

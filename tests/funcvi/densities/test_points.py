@@ -232,3 +232,65 @@ def test_models_see_the_mass_at_an_edge(size: float) -> None:
     np.testing.assert_allclose(
         slope["beta"], 2.0 * special.expit(-size) - 0.2 * special.expit(size), rtol=1e-5
     )
+
+
+Affine = transforms.AffineTransform
+MOVED: dict[str, tuple[Any, Any, Any]] = {
+    "scaled": (Affine(0.1, 0.7), Affine(0.1, 0.7), False),
+    "mirrored": (Affine(3.0, -7.0), Affine(3.0, -7.0), False),
+    "mirrored by one side": (Affine(3.0, -7.0), Affine(-4.0, 7.0), True),
+    "in two steps": (
+        transforms.ComposeTransform([Affine(0.0, 2.0), Affine(1.0, 1.0)]), Affine(1.0, 2.0), False
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_moved_edges_are_seen_too(name: str) -> None:
+    """KL is that of the laws between zero and one, whatever moves both."""
+    of_q, of_p, mirrored = MOVED[name]
+    q = dist.TransformedDistribution(dist.Beta(2.0, 0.2), of_q)
+    p = dist.TransformedDistribution(dist.Kumaraswamy(1.5, 0.7), of_p)
+    y = np.linspace(-60, 400, 1_000_001)
+    log_q, log_p = OfUnit.beta(2.0, 0.2)(y), OfUnit.kumaraswamy(1.5, 0.7)(-y if mirrored else y)
+    true = np.trapezoid(np.exp(log_q) * (log_q - log_p), y)
+    found = fv.kl(q, p, key=KEY, num_samples=100_000)
+    np.testing.assert_allclose(found, true, rtol=0.03)
+
+
+def bounded_model() -> None:
+    moved, positive = dist.TransformedDistribution, dist.constraints.positive
+    numpyro.sample("below", moved(dist.Gamma(0.1, 1.0), Affine(3.0, -2.0, positive)))
+    numpyro.sample("above", moved(dist.Weibull(1.0, 0.1), Affine(-50.0, 1.0, positive)))
+    numpyro.sample("soft", moved(dist.Normal(-50.0, 20.0), transforms.SoftplusTransform()))
+
+
+@pytest.mark.parametrize("size", [1.0, -40.0, -80.0])
+def test_models_with_moved_edges(size: float) -> None:
+    """The values are 3 - exp(size), -50 + exp(size) and softplus(size): on their edges."""
+    true = (
+        OfPositive.gamma(0.1, 1.0)(size - np.log(2))
+        + OfPositive.weibull(1.0, 0.1)(size)
+        + stats.norm(-50.0, 20.0).logpdf(size)
+    )
+    z = {name: jnp.float32(size) for name in ("below", "above", "soft")}
+    value, slope = jax.value_and_grad(fv.target(bounded_model).log_density)(z)
+    np.testing.assert_allclose(value, true, rtol=1e-5)
+    if size < 0:
+        np.testing.assert_allclose(slope["below"], 0.1, rtol=1e-5)
+        np.testing.assert_allclose(slope["above"], 0.1 * (1 - np.exp(0.1 * size)), rtol=1e-5)
+
+
+def test_a_value_outside_has_no_density_in_a_model() -> None:
+    """numpyro's is finite there: a shifted Exponential grows for ever on the wrong side."""
+
+    def shifted(data: Any) -> None:
+        exponential = dist.TransformedDistribution(dist.Exponential(1.0), Affine(2.0, 1.0))
+        numpyro.sample("x", exponential)
+        numpyro.sample("y", dist.Exponential(1.0).mask(jnp.array([True, False])), obs=data)
+
+    good, bad = jnp.array([1.0, -1.0]), jnp.array([-1.0, 1.0])
+    assert jnp.isneginf(fv.target(shifted, good).log_density({"x": jnp.float32(1.0)}))
+    assert jnp.isneginf(fv.target(shifted, bad).log_density({"x": jnp.float32(3.0)}))
+    inside = fv.target(shifted, good).log_density({"x": jnp.float32(3.0)})
+    np.testing.assert_allclose(inside, -2.0, rtol=1e-6)
