@@ -13,7 +13,7 @@ from numpyro.distributions import constraints
 
 from funcvi.constraints import constraint_name
 from funcvi.runtime_checks import require
-from funcvi.sampling.gradients import GATED, support_of
+from funcvi.sampling.gradients import GATED, covers_the_line, support_of
 
 __all__ = ["checked_pair"]
 
@@ -74,7 +74,10 @@ def checked_pair(
             "Choose a q whose support lies inside p's."
         )
 
-    inside = _inside(support_of(q), support_of(p))
+    # numpyro calls the support of an affine image the line, whatever it is the image of: then each
+    # draw tells.
+    whole = not isinstance(support_of(q), type(constraints.real)) or covers_the_line(q)
+    inside = _inside(support_of(q), support_of(p)) if whole else True
     if isinstance(inside, jax.Array):
         return lambda value: require(inside, value, error)
     if not inside:
