@@ -253,12 +253,13 @@ class _Survey:
         if self.is_single and partner.inputs:
             return self._by_row(weight, result, path, Rows(None, None, copies > 1))
         span = partner.rows if partner.inputs else None
-        if span and span.axis in free and result.rows == moved(equation, 1 - place, span)[0]:
-            rows = Rows(span, result.rows, copies > span.size)
+        (after,) = moved(equation, 1 - place, span) if span else (None,)
+        if span and after and span.axis in free:
+            rows = Rows(span, after, copies > span.size)
             return self._by_row(weight, result, path, rows)
         if copies > 1:
             self._stop([weight], f"{_NO_ROWS}, and whose results have its entries in common")
-        elif span and moved(equation, 1 - place, span)[0]:
+        elif after:
             self.layers[path] = Rows(None, None, positions=False)
         else:
             self.followed |= weight.entries
@@ -328,8 +329,9 @@ class _Survey:
         """The values, no longer a weight's entries."""
         for value in values:
             for weight in value.entries:
-                first = f"{_NO_ROWS}, and " if weight in self.followed else ""
-                self.obstacles.setdefault(weight, first + obstacle)
+                known = weight not in self.followed or obstacle.startswith(_NO_ROWS)
+                why = obstacle if known else f"{_NO_ROWS}, and {obstacle}"
+                self.obstacles.setdefault(weight, why)
         return [replace(value, entries=frozenset()) for value in values]
 
 

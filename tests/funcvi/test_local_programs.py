@@ -69,6 +69,24 @@ STEPS: list[Callable[[Any, Any, Any], Any]] = [
     lambda a, b, w: jnp.einsum("btd,ctd->btc", a, b),
     lambda a, b, w: a.at[:, 0].set(b[:, 1]),
     lambda a, b, w: a.at[0].set(b[1]),
+    lambda a, b, w: jax.checkpoint(lambda a: jax.nn.gelu(a @ w))(a) + b,
+    lambda a, b, w: lax.fori_loop(0, 2, lambda _, h: jnp.tanh(h + b), a @ w),
+    lambda a, b, w: lax.while_loop(lambda h: h.sum() > 1, lambda h: h / 2 - 0.1, a @ w) + b,
+    lambda a, b, w: jax.vmap(
+        lambda x, y: lax.while_loop(lambda h: h.sum() > 1, lambda h: h / 2 - 0.1, x @ w) + y
+    )(a, b),
+    lambda a, b, w: jnp.take_along_axis(a @ w, jnp.argmax(b, 1, keepdims=True), 1) + b,
+    lambda a, b, w: jnp.take_along_axis(a @ w, jnp.argmax(b, 0, keepdims=True), 0) + b,
+    lambda a, b, w: a @ jnp.where(b[0] > 0, w, 0),
+    lambda a, b, w: a @ jnp.where(jnp.eye(N) > 0, w, 0.5),
+    lambda a, b, w: jnp.stack([a @ w, b, a], 1).sum(1),
+    lambda a, b, w: jnp.stack([a[i] @ w for i in range(N)]) + b,
+    lambda a, b, w: lax.map(lambda x: x @ w, a) + b,
+    lambda a, b, w: jnp.einsum("btd,bsd->bts", a @ w[:, :2], b @ w[:, :2]),
+    lambda a, b, w: (a @ w[:, :1]) * (b @ w[:, 1:]).sum(-1, keepdims=True),
+    lambda a, b, w: lax.cond((a @ w).sum() > 0, lambda a: a, lambda a: -a, b),
+    lambda a, b, w: jnp.einsum("btd,cd->btc", a, (b @ w)[:, 0]),
+    lambda a, b, w: jnp.einsum("btd,cd->btc", a @ w, b[:, 0]),
 ]
 
 

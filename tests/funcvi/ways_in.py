@@ -67,6 +67,11 @@ def convolution(w: Any, x: Any) -> Any:
     return lax.conv_general_dilated(x, w, (1, 1), "SAME")
 
 
+def along_rows(w: Any, x: Any) -> Any:
+    numbers = ("HNC", "IOH", "HNC")
+    return lax.conv_general_dilated(x, w["w"], (1,), "SAME", dimension_numbers=numbers)
+
+
 def low_rank(w: Any, x: Any) -> Any:
     return x @ (w["base"] + w["a"] @ w["c"])
 
@@ -111,7 +116,6 @@ LAYERS: dict[str, Way] = {
         lambda w, x: jnp.einsum("bi,ijk,bj->bk", x, w["w"], x), {"w": gaussian(3, 3, 2)}
     ),
     "one-hot": Way(lambda w, x: jax.nn.one_hot(jnp.argmax(x, 1), 3) @ w["w"], {"w": MATRIX}),
-    "the last step": Way(lambda w, x: x[:, -1] @ w["w"], {"w": MATRIX}, SEQUENCE),
     "a sequence as one vector": Way(
         lambda w, x: x.reshape(-1, 3).reshape(ROWS, -1) @ w["w"], {"w": gaussian(15, 2)}, SEQUENCE
     ),
@@ -368,6 +372,7 @@ DRAWN: dict[str, Way] = {
         {"w": MATRIX},
         why=_NO_ROWS,
     ),
+    "a convolution along rows": Way(along_rows, {"w": gaussian(3, 2, 1)}, SEQUENCE, why=_NO_ROWS),
     "steps along rows": Way(
         lambda w, x: lax.scan(lambda h, row: (h + row, h), jnp.zeros(2), x @ w["w"])[1],
         {"w": MATRIX},
