@@ -41,10 +41,15 @@ def sample(d: Joint | DrawsItself, key: Key, sample_shape: tuple[int, ...] = ())
     Returns:
         An array of shape (*sample_shape, *batch, *event); for a joint the same container of
         arrays; for a posterior a dict of constrained values, deterministic sites included.
+        Continuous draws have the dtype of the distribution's parameters and lie strictly inside
+        its support. In bfloat16 and float16 they are drawn in float32 and rounded; counts stay
+        integers or float32.
 
     Raises:
         TypeError: differentiating the draws with respect to a distribution whose pathwise gradient
             would be zero or partial (a discrete one, a hurdle). The message says what to use.
+            Also bfloat16 or float16 parameters of a distribution whose draws a rounding would move
+            out of the support (a simplex, a factor).
             ``jax.lax.stop_gradient(d)`` asks for draws without gradients.
 
     Example:

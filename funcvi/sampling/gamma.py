@@ -21,6 +21,8 @@ from funcvi.sampling import coefficients
 from funcvi.sampling.implicit import implicit
 from funcvi.sampling.noise import normal_and_exponential
 from funcvi.sampling.polynomials import horner_rows
+from funcvi.sampling.rounding import rounded
+from funcvi.sampling.supports import Ends
 
 __all__ = ["gamma_elasticity", "gamma_velocity", "log_standard_gamma", "standard_gamma"]
 
@@ -89,10 +91,12 @@ def _draws(
     if in_logs:
         log_draws = jnp.log(boosted) + log_ratio
         velocity = _bounded_log_velocity if bounded else _log_velocity
-        return implicit(velocity, concentration, log_draws).astype(dtype)
+        x, ends = implicit(velocity, concentration, log_draws), Ends(-np.inf, np.inf)
+        return x if dtype == wide else rounded(x, dtype, ends)
     # Zero is outside the support: what underflows becomes the smallest positive number.
     draws = jnp.maximum(boosted * jnp.exp(log_ratio), jnp.finfo(wide).tiny)
-    return implicit(gamma_velocity, concentration, draws).astype(dtype)
+    x = implicit(gamma_velocity, concentration, draws)
+    return x if dtype == wide else rounded(x, dtype, Ends(0, np.inf))
 
 
 def _log_parts(concentration: Array, z: Array, e: Array) -> tuple[Array, Array]:

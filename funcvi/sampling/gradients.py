@@ -25,6 +25,7 @@ from funcvi.sampling.implicit import instantiated
 from funcvi.sampling.points import Value, value_of
 from funcvi.sampling.record import Record, Shape
 from funcvi.sampling.registry import raw_point, record_of
+from funcvi.sampling.supports import elementwise, support_of
 
 __all__ = [
     "GATED",
@@ -292,17 +293,3 @@ def _in_turn(transforms: list[nt.Transform]) -> list[nt.Transform]:
 
 def _is_whole(constraint: Any) -> bool:
     return constraint is constraints.real
-
-
-def support_of(d: dist.Distribution) -> Any:
-    """The support with the wrapping into events taken off."""
-    if isinstance(d, dist.Levy):
-        return constraints.greater_than(d.loc)  # numpyro's own is lost when a pytree is rebuilt
-    return elementwise(d.support)
-
-
-def elementwise(constraint: Any) -> Any:
-    """A constraint with the wrapping into events taken off."""
-    while isinstance(constraint, constraints.independent):
-        constraint = constraint.base_constraint
-    return constraint

@@ -17,8 +17,9 @@ from funcvi.sampling import (
     wrappers,
 )
 from funcvi.sampling.dtypes import own_dtype
-from funcvi.sampling.points import Point, Value, value_of
+from funcvi.sampling.points import Value, value_of
 from funcvi.sampling.record import Record, Shape, discrete, own_record
+from funcvi.sampling.rounding import inside_support, is_half, widened
 
 __all__ = ["RECORDS", "draw", "raw_point", "raw_sample", "record_of"]
 
@@ -67,10 +68,8 @@ def raw_sample(d: dist.Distribution, key: Key, sample_shape: Shape) -> Array:
 
 def raw_point(d: dist.Distribution, key: Key, sample_shape: Shape) -> Value:
     """The same draws, with their logarithms where the density may need them."""
-    draws = draw(d, key, (*sample_shape, *d.batch_shape))
-    if isinstance(draws, Point):
-        return draws._replace(x=draws.x.astype(own_dtype(d)))
-    return draws.astype(own_dtype(d)) if jnp.issubdtype(draws.dtype, jnp.floating) else draws
+    wide = widened(d) if is_half(own_dtype(d)) else d
+    return inside_support(d, draw(wide, key, (*sample_shape, *d.batch_shape)))
 
 
 def draw(d: dist.Distribution, key: Key, shape: Shape) -> Value:

@@ -10,9 +10,11 @@ from numpyro.distributions.transforms import Transform
 from funcvi._types import Key
 from funcvi.densities.log_prob import log_prob
 from funcvi.joints import keys_of
+from funcvi.sampling.dtypes import own_dtype
 from funcvi.sampling.gradients import pathwise_point
 from funcvi.sampling.point_transforms import through
 from funcvi.sampling.points import Value, value_of
+from funcvi.sampling.rounding import inside_support, is_half, widened
 
 __all__ = ["sample_and_log_prob", "scored_point"]
 
@@ -65,10 +67,13 @@ def scored_point(
                 f"{type(d).__name__} has no density: its {type(transform).__name__} has no log "
                 "determinant. Put a FoldedDistribution outermost, or another transform."
             )
-    x, steps = pathwise_point(d.base_dist, key, sample_shape), []
-    for transform in d.transforms:
+    half = is_half(own_dtype(d))
+    wide = widened(d) if half else d
+    x, steps = pathwise_point(wide.base_dist, key, sample_shape), []
+    for transform in wide.transforms:
         before = x
         y, intermediate = transform.call_with_intermediates(value_of(before))
         x = through(transform, before, y)
         steps.append([before, intermediate])
-    return x, log_prob(d, x, steps)
+    log_q = log_prob(wide, x, steps)
+    return inside_support(d, x), log_q.astype(own_dtype(d)) if half else log_q
