@@ -83,7 +83,7 @@ STEPS: list[Callable[[Any, Any, Any], Any]] = [
     lambda a, b, w: jnp.stack([a[i] @ w for i in range(N)]) + b,
     lambda a, b, w: lax.map(lambda x: x @ w, a) + b,
     lambda a, b, w: jnp.einsum("btd,bsd->bts", a @ w[:, :2], b @ w[:, :2]),
-    lambda a, b, w: (a @ w[:, :1]) * (b @ w[:, 1:]).sum(-1, keepdims=True),
+    lambda a, b, w: b + (a @ w[:, :1]) * (b @ w[:, 1:]).sum(-1, keepdims=True),
     lambda a, b, w: lax.cond((a @ w).sum() > 0, lambda a: a, lambda a: -a, b),
     lambda a, b, w: jnp.einsum("btd,cd->btc", a, (b @ w)[:, 0]),
     lambda a, b, w: jnp.einsum("btd,cd->btc", a @ w, b[:, 0]),
