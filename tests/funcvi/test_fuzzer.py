@@ -1,0 +1,75 @@
+"""The fuzzer of ``tools/``: it finds a planted fault, and nothing where nothing is wrong."""
+
+import importlib
+import sys
+import time
+from pathlib import Path
+
+import jax
+import pytest
+from jax.lax import stop_gradient
+
+import funcvi as fv
+
+TOOLS = Path(__file__).parents[2] / "tools"
+
+
+@pytest.fixture(scope="module")
+def fuzz():
+    sys.path.insert(0, str(TOOLS))
+    yield importlib.import_module("fuzz_objectives")
+    sys.path.remove(str(TOOLS))
+
+
+@pytest.fixture(scope="module")
+def parts(fuzz):
+    return importlib.import_module("fuzzing.cases"), importlib.import_module("fuzzing.laws")
+
+
+def case(parts, q, p, **options):
+    cases, laws = parts
+    q, p = (laws.Law(*x) if isinstance(x, tuple) else laws.Law(x) for x in (q, p))
+    numbers = len(laws.roles_of(q)) + len(laws.roles_of(p))
+    notches = (tuple(range(numbers)),)
+    plain = cases.Case(
+        "kl", q, p, None, (notches,), "none", None, "float32", 1, "hessian", "jit", False, 8
+    )
+    return plain._replace(**options)
+
+
+def without_paths(q, p, *, key, num_samples, estimator):
+    """A divergence whose draws stand still: its gradient is that of log q and log p alone."""
+    x = stop_gradient(fv.sample(q, key, (num_samples,)))
+    return (q.log_prob(x) - p.log_prob(x)).mean(0).sum()
+
+
+def test_a_planted_fault_is_found_and_shrunk(fuzz):
+    run = fuzz.Run({"kl": without_paths}, quiet=True)
+    with jax.enable_x64(False):
+        run.one_round(seed=1, deadline=time.monotonic() + 60, only="kl", size=30, shrinks=4)
+    ((_, outcome),) = run.findings
+    assert outcome.name in ("WRONG", "UNEQUAL"), outcome
+
+
+@pytest.mark.parametrize(("planted", "name"), [(None, "right"), ({"kl": without_paths}, "WRONG")])
+def test_the_fault_is_in_the_gradient_alone(fuzz, parts, planted, name):
+    of = case(parts, "Gamma", "LogNormal")
+    outcome = fuzz.check(of, planted)
+    assert outcome.name == name, outcome
+    assert "derivative 1" in outcome.detail or planted is None
+    assert fuzz.check(of._replace(order=0), planted).name == "right"
+
+
+@pytest.mark.parametrize(
+    ("q", "p", "options", "name"),
+    [
+        ("Poisson", "Geometric", {"order": 2}, "right"),
+        ("Poisson", "Geometric", {"estimator": "pathwise"}, "refused"),
+        ("Normal", "Gamma", {}, "refused"),
+        ("Normal", "Logistic", {"transformation": "eager", "dtype": "float64"}, "right"),
+    ],
+    ids=lambda x: str(x),
+)
+def test_what_the_library_does_has_a_name(fuzz, parts, q, p, options, name):
+    outcome = fuzz.check(case(parts, q, p, **options))
+    assert outcome.name == name, outcome
