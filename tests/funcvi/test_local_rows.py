@@ -136,7 +136,7 @@ def spans(shape: tuple[int, ...]) -> Iterator[Span]:
             yield from (Span(axis, 2, n // 2), Span(axis, n // 2, 2), Span(axis, 2))
 
 
-@pytest.mark.few(6)
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_rows_are_kept_apart_where_they_are_said_to_be(name: str) -> None:
     operation = OPERATIONS[name]
