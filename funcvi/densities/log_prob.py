@@ -10,8 +10,10 @@ from jax.typing import ArrayLike
 from numpyro.distributions.util import validate_sample
 
 from funcvi.densities.composed import COMPOSED, transformed
-from funcvi.densities.logarithmic import LOGARITHMIC
+from funcvi.densities.elementary import DENSITIES
+from funcvi.densities.logarithmic import LOGARITHMIC, at_value
 from funcvi.densities.truncated import log_prob_truncated
+from funcvi.densities.truncated_gamma import TRUNCATED_GAMMAS, log_prob_truncated_gamma
 from funcvi.densities.within import within
 from funcvi.sampling.draw import unvalidated
 from funcvi.sampling.points import Point, Value, value_of
@@ -28,6 +30,9 @@ _ELEMENTARY: dict[object, Callable[[Any, Array], Array]] = {
         ),
         validate_sample(log_prob_truncated),
     ),
+    **{k.log_prob: validate_sample(log_prob_truncated_gamma) for k in TRUNCATED_GAMMAS},
+    **dict.fromkeys(LOGARITHMIC, validate_sample(at_value)),
+    **{method: validate_sample(density) for method, density in DENSITIES.items()},
 }
 
 

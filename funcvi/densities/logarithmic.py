@@ -3,31 +3,43 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
-from jax.scipy.special import betaln, gammaln
+from numpyro.distributions import constraints
 
+from funcvi.densities.stirling import (
+    log_beta_density,
+    log_dirichlet_density,
+    log_gamma_density,
+)
+from funcvi.sampling.dtypes import own_dtype
 from funcvi.sampling.points import Point, log_above, log_below
 
-__all__ = ["LOGARITHMIC"]
+__all__ = ["LOGARITHMIC", "at_value"]
 
 
 def _gamma(d: dist.Gamma, point: Point) -> Array:
-    a, rate = d.concentration, d.rate
-    log_y = log_above(point) + jnp.log(rate)
-    return a * log_y - rate * point.x - gammaln(a) - log_above(point)
+    dtype = point.x.dtype
+    a, rate = jnp.asarray(d.concentration, dtype), jnp.asarray(d.rate, dtype)
+    return log_gamma_density(a, rate, point.x, log_above(point))
 
 
 def _weibull(d: dist.Weibull, point: Point) -> Array:
-    k = d.concentration
-    log_y = k * (log_above(point) - jnp.log(d.scale))
-    return jnp.log(k) + log_y - log_above(point) - jnp.exp(log_y)
+    k, scale, log_x = d.concentration, d.scale, log_above(point)
+    ratio = point.x / scale
+    near = jnp.abs(ratio - 1) < 0.5
+    log_y = k * jnp.where(near, jnp.log(jnp.where(near, ratio, 1.0)), log_x - jnp.log(scale))
+    power = (k - 1) * jnp.where(near | ((k == 1) & jnp.isinf(log_x)), 0.0, log_x)
+    slope = jnp.where(near, log_y - log_x, power - k * jnp.log(scale))
+    return jnp.log(k) + slope - jnp.exp(log_y)
 
 
 def _beta(d: dist.Beta, point: Point) -> Array:
-    one, zero = d.concentration1, d.concentration0
-    return (one - 1) * log_above(point) + (zero - 1) * log_below(point) - betaln(one, zero)
+    rest = 1 - point.x if point.below is None else jnp.exp(log_below(point))
+    one, zero = (jnp.asarray(c, rest.dtype) for c in (d.concentration1, d.concentration0))
+    return log_beta_density(one, zero, (point.x, rest), (log_above(point), log_below(point)))
 
 
 def _kumaraswamy(d: dist.Kumaraswamy, point: Point) -> Array:
@@ -36,14 +48,25 @@ def _kumaraswamy(d: dist.Kumaraswamy, point: Point) -> Array:
     log_power = one * log_above(point)
     close = -log_power < jnp.finfo(point.x.dtype).eps
     safe = jnp.where(close, -1.0, log_power)
-    log_rest = jnp.where(close, jnp.log(one) + log_below(point), jnp.log(-jnp.expm1(safe)))
+    log_rest = jnp.where(close, jnp.log(one) + log_below(point), jax.nn.log1mexp(-safe))
     return (one - 1) * log_above(point) + (zero - 1) * log_rest + jnp.log(one) + jnp.log(zero)
 
 
 def _dirichlet(d: dist.Dirichlet, point: Point) -> Array:
-    a = d.concentration
-    norm = jnp.sum(gammaln(a), axis=-1) - gammaln(jnp.sum(a, axis=-1))
-    return jnp.sum((a - 1) * log_above(point), axis=-1) - norm
+    concentration = jnp.asarray(d.concentration, point.x.dtype)
+    return log_dirichlet_density(concentration, point.x, log_above(point))
+
+
+def at_value(d: Any, x: Array) -> Array:
+    """The density of a plain value, whose logarithms are taken here; at an edge it is numpyro's."""
+    x = x.astype(jnp.promote_types(jnp.result_type(x, own_dtype(d)), jnp.float32))
+    density = LOGARITHMIC[type(d).log_prob]
+    if d.support is not constraints.unit_interval:
+        return density(d, Point(x, jnp.log(x)))
+    edge = (x == 0) | (x == 1)
+    safe = jnp.where(edge, 0.5, x)
+    values = density(d, Point(safe, jnp.log(safe)))
+    return jnp.where(edge, jax.lax.stop_gradient(d.log_prob(x)), values)
 
 
 #: By the ``log_prob`` of a class; the others need the value alone.

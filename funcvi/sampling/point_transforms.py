@@ -94,6 +94,13 @@ def before(transform: nt.Transform, y: Value) -> tuple[Value, Array]:
         >>> print(x, change)
         -300.0 -300.0
     """
+    if isinstance(transform, nt.PowerTransform):
+        # A power may overflow where its logarithm does not.
+        y = y if isinstance(y, Point) else Point(y)
+        log_x = log_above(y) / transform.exponent
+        known = y.above is not None
+        point = Point(jnp.exp(log_x) if known else transform.inv(y.x), log_x)
+        return point, log_det(transform, point, y)
     if not isinstance(y, Point):
         x: Value = transform.inv(y)
         return x, log_det(transform, x, y)
@@ -111,10 +118,7 @@ def before(transform: nt.Transform, y: Value) -> tuple[Value, Array]:
         near = jnp.where(far, 1.0, y.x)
         x = jnp.where(far, log_above(y), near + jnp.log(-jnp.expm1(-near)))
         return x, -softplus(-x)
-    if isinstance(transform, nt.PowerTransform):
-        log_x = log_above(y) / transform.exponent
-        x = Point(jnp.exp(log_x), log_x)
-    elif isinstance(transform, nt.AffineTransform):
+    if isinstance(transform, nt.AffineTransform):
         x = _moved_back(y, transform)
     else:
         x = transform.inv(y.x)

@@ -83,7 +83,7 @@ def slopes(law, values, name):
     return here, (high - low) / (2 * step), (high - 2 * here + low) / step**2
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("interval", INTERVALS, ids=str)
 @pytest.mark.parametrize("law", LAWS)
 def test_values_and_two_derivatives_at_draws(law, interval):
@@ -112,6 +112,7 @@ def test_values_and_two_derivatives_at_draws(law, interval):
                     assert abs(float(value) - here) <= 10 * EPS * (1 + abs(here) + abs(x * slope))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("law", LAWS)
 def test_densities_integrate_to_one_in_float32(law):
     for low, high in ((-1, 2), (5, 6), (6, 7), (30, 31), (100, 101), (-101, -100)):
