@@ -18,6 +18,7 @@ from jax.lax import stop_gradient
 from funcvi._checks import check_key
 from funcvi._types import Joint, Key
 from funcvi.densities.log_prob import log_prob
+from funcvi.objectives.bends import bends, bends_along_draws, once_differentiable
 from funcvi.objectives.enumeration import enumerated, finite_support
 from funcvi.objectives.estimators import check_arguments, choose
 from funcvi.sampling.draw import unvalidated
@@ -78,6 +79,7 @@ def draws(
     label: str = "q",
     function: str | None = None,
     log_p_of_points: bool = False,
+    with_density: bool = True,
 ) -> Draws:
     """Draws of q, each site by the estimator that is right for it.
 
@@ -92,6 +94,7 @@ def draws(
         function: the name of ``log_p`` in errors, if its shape is to be checked.
         log_p_of_points: whether ``log_p`` takes draws with their logarithms (``Point``), where they
             have them; otherwise it gets values.
+        with_density: whether what is averaged depends on ``log_q``, and not on ``log_p`` alone.
 
     Raises:
         TypeError: a member of q is not a distribution.
@@ -129,6 +132,8 @@ def draws(
 
     if sites[0].estimator == "enumeration":
         z, log_q, values, weight = enumerated(sites[0].q, lambda z: density([z]), key, num_samples)
+        if with_density and bends(sites[0].q):
+            log_q = once_differentiable(sites[0].q, log_q)
         return Draws(jax.tree.unflatten(structure, [value_of(z)]), log_q, values, weight=weight)
     assert key is not None
     keys = [key] if len(sites) == 1 else list(jax.random.split(key, len(sites)))
@@ -136,7 +141,7 @@ def draws(
     each: Sequence[Value] = [z for z, _ in pairs]
     if any(site.estimator == "doubly_reparameterised" for site in sites):
         each = _doubly_reparameterised(sites, each, density)
-    log_q, score = _densities(sites, each, [log_q for _, log_q in pairs])
+    log_q, score = _densities(sites, each, [log_q for _, log_q in pairs], with_density)
     values = jax.tree.unflatten(structure, [value_of(x) for x in each])
     return Draws(values, log_q, density(each), score)
 
@@ -198,17 +203,21 @@ def _drawn(site: _Site, key: Key, num_samples: int) -> tuple[Value, Array | None
 
 
 def _densities(
-    sites: list[_Site], each: Sequence[Value], known: Sequence[Array | None]
+    sites: list[_Site], each: Sequence[Value], known: Sequence[Array | None], with_density: bool
 ) -> tuple[Array, Array | None]:
     """log q and the score, each summed over its sites."""
     log_q, score = [], []
     for site, z, density in zip(sites, each, known, strict=True):
         if site.estimator == "score_function":
             live = with_fixed_support(site.q, log_prob(site.q, z))
+            if bends(site.q):
+                live = once_differentiable(site.q, live)
             density = stop_gradient(live)
             score.append(live - density)
         elif density is None:
             density = with_fixed_support(site.q, _along_draws(site.q, z))
+        if site.estimator != "score_function" and with_density and bends_along_draws(site.q):
+            density = once_differentiable(site.q, density)
         log_q.append(density)
     if not score:
         return reduce(add, log_q), None

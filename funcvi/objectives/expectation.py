@@ -34,7 +34,8 @@ def expectation(
         q: of batch shape (*batch) and event shape (*event), or a joint of such. Masks are ignored.
         function: draws of shape (n, *batch, *event), in q's structure, to values of shape
             (n, *batch). For pathwise gradients it must be continuous, and differentiable almost
-            everywhere; angles, and mixtures of them, are drawn by the score function unless
+            everywhere (everywhere, for second derivatives: not ``abs``); angles, and mixtures of
+            them, are drawn by the score function unless
             ``estimator="pathwise"`` ("enumeration" for mixtures) promises that f is continuous on
             the circle.
         key: needed unless the form is a sum over values.
@@ -61,7 +62,6 @@ def expectation(
         raise TypeError(f"function must be callable, got {type(function).__name__}.")
     members = without_masks(q)
     jump = jump_obstacle if estimator is None else lambda q: None
-    d = draws(
-        members, function, key, num_samples, estimator, _ALLOWED, jump=jump, function="function"
-    )
+    how = key, num_samples, estimator, _ALLOWED
+    d = draws(members, function, *how, jump=jump, function="function", with_density=False)
     return average(d, d.log_p)

@@ -12,6 +12,7 @@ from funcvi._checks import check_key
 from funcvi._types import Joint, Key
 from funcvi.densities.log_prob import log_prob_within
 from funcvi.joints import is_joint, keys_of, members_of
+from funcvi.objectives.bends import bends, once_differentiable
 from funcvi.objectives.closed_forms import closed_form
 from funcvi.objectives.draws import average, draws
 from funcvi.objectives.estimators import check_arguments
@@ -19,6 +20,7 @@ from funcvi.objectives.masks import masked, outer_masks
 from funcvi.objectives.supports import checked_pair
 from funcvi.sampling.draw import unvalidated
 from funcvi.sampling.gradients import edge_obstacle, jump_obstacle
+from funcvi.sampling.points import Value
 from funcvi.wrong_kinds import instead_of_a_distribution
 
 __all__ = ["kl"]
@@ -143,7 +145,11 @@ def _pair_kl(
         return jump_obstacle(q, p) or edge_obstacle(q) or edge_obstacle(p)
 
     how = key, num_samples, estimator, _DRAWN
-    log_p = log_prob_within(p)
+    within = log_prob_within(p)
+
+    def log_p(z: Value) -> Array:
+        return once_differentiable(p, within(z), z) if bends(p) else within(z)
+
     d = draws(q, log_p, *how, jump=jump, label=f"q{label}", log_p_of_points=True)
     return average(d, d.log_q - d.log_p)
 
