@@ -1,5 +1,6 @@
 """The width of a draw: that of the distribution's own parameters."""
 
+import math
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 
-__all__ = ["floats", "inside", "noise_dtype", "own_dtype"]
+__all__ = ["bounded_exp", "floats", "inside", "noise_dtype", "own_dtype"]
 
 
 def own_dtype(d: dist.Distribution) -> jnp.dtype:
@@ -33,3 +34,8 @@ def inside(x: Array, kind: str | None = "unit") -> Array:
     if kind == "unit":
         return jnp.clip(x, info.tiny, 1 - info.eps)
     return jnp.clip(x, info.tiny if kind == "positive" else info.min, info.max)
+
+
+def bounded_exp(log_x: Array) -> Array:
+    """Large instead of infinite, and there without a gradient, where it would be infinite too."""
+    return jnp.exp(jnp.minimum(log_x, 0.95 * math.log(jnp.finfo(log_x.dtype).max)))

@@ -1,6 +1,5 @@
 """Distributions made of Gamma draws. Ratios are taken in log space, where nothing underflows."""
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,7 +15,7 @@ from numpyro.distributions.util import signed_stick_breaking_tril
 
 from funcvi._types import Key
 from funcvi.sampling import noise
-from funcvi.sampling.dtypes import inside, noise_dtype
+from funcvi.sampling.dtypes import bounded_exp, inside, noise_dtype
 from funcvi.sampling.gamma import gamma_velocity, log_standard_gamma, standard_gamma
 from funcvi.sampling.implicit import against, implicit
 from funcvi.sampling.multivariate import times_vector
@@ -32,7 +31,7 @@ def _gamma(d: dist.Gamma | dist.GammaPoisson, key: Key, shape: Shape) -> Point:
     g = standard_gamma(key, concentration, shape)
     underflows = g < 2 * jnp.finfo(g.dtype).tiny
     log_g = jnp.where(underflows, log_standard_gamma(key, concentration, shape), jnp.log(g))
-    return Point(g / d.rate, log_g - jnp.log(jnp.asarray(d.rate, g.dtype)))
+    return Point(inside(g / d.rate, "positive"), log_g - jnp.log(jnp.asarray(d.rate, g.dtype)))
 
 
 def _float(x: ArrayLike, d: dist.Distribution) -> Array:
@@ -60,21 +59,18 @@ def _dirichlet(d: dist.Dirichlet | dist.DirichletMultinomial, key: Key, shape: S
     return Point(inside(jax.nn.softmax(bounded, axis=-1)), jax.nn.log_softmax(logs, axis=-1))
 
 
-def _exp(log_x: Array) -> Array:
-    """Large instead of infinite, and there without a gradient, where it would be infinite too."""
-    return jnp.exp(jnp.minimum(log_x, 0.95 * math.log(jnp.finfo(log_x.dtype).max)))
-
-
 def _inverse_gamma(d: dist.InverseGamma, key: Key, shape: Shape) -> Point:
     gamma = d.base_dist  # the attributes of d itself are lost when a pytree is rebuilt
     log_x = -log_standard_gamma(key, _float(gamma.concentration, d), shape)
-    return Point(gamma.rate * _exp(log_x), log_x + jnp.log(_float(gamma.rate, d)))
+    return Point(
+        inside(gamma.rate * bounded_exp(log_x), "positive"), log_x + jnp.log(_float(gamma.rate, d))
+    )
 
 
 def _inverse_root(key: Key, df: ArrayLike, d: dist.Distribution, shape: Shape) -> Array:
     """``sqrt(df / chi2(df))``, through logs: a chi2 of few degrees of freedom underflows."""
     half = jnp.broadcast_to(_float(df, d), shape) / 2
-    return _exp((jnp.log(half) - log_standard_gamma(key, half, shape)) / 2)
+    return bounded_exp((jnp.log(half) - log_standard_gamma(key, half, shape)) / 2)
 
 
 def _student_t(d: dist.StudentT, key: Key, shape: Shape) -> Array:

@@ -11,7 +11,7 @@ from jax.scipy.special import erf, ndtr
 
 from funcvi._types import Key
 from funcvi.sampling import coefficients, noise, tails
-from funcvi.sampling.dtypes import inside, noise_dtype
+from funcvi.sampling.dtypes import bounded_exp, inside, noise_dtype
 from funcvi.sampling.points import Point, Value
 from funcvi.sampling.polynomials import horner
 from funcvi.sampling.record import Draw, Record, Shape, Univariate
@@ -85,7 +85,7 @@ def _located(d: Any, z: Array) -> Array:
 
 def _weibull(d: dist.Weibull, e: Array) -> Point:
     log_x = jnp.log(e) / d.concentration
-    return Point(d.scale * jnp.exp(log_x), log_x + jnp.log(d.scale))
+    return Point(inside(d.scale * bounded_exp(log_x), "positive"), log_x + jnp.log(d.scale))
 
 
 # ---- latents -------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from numpyro.distributions import transforms as nt
 from numpyro.distributions.util import sum_rightmost
 
 from funcvi.bijections import Exp, Interval, LowerBound, Softplus, UpperBound
+from funcvi.sampling.dtypes import inside
 from funcvi.sampling.points import Point, Value, log_above, log_below, value_of
 from funcvi.vector_bijections import Simplex
 
@@ -37,7 +38,7 @@ def through(transform: nt.Transform, x: Value, y: Array | None = None) -> Value:
             return Point(y, transform.exponent * log_above(x))
         return y
     if isinstance(transform, nt.ExpTransform):
-        return Point(y, x)
+        return Point(inside(y, "positive"), x)
     if isinstance(transform, nt.SigmoidTransform):
         return Point(y, log_sigmoid(x), log_sigmoid(-x))
     if isinstance(transform, nt.SoftplusTransform):

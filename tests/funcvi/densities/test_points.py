@@ -294,3 +294,20 @@ def test_a_value_outside_has_no_density_in_a_model() -> None:
     assert jnp.isneginf(fv.target(shifted, bad).log_density({"x": jnp.float32(3.0)}))
     inside = fv.target(shifted, good).log_density({"x": jnp.float32(3.0)})
     np.testing.assert_allclose(inside, -2.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "d",
+    [
+        dist.Gamma(1e-5, 1e10),
+        dist.Weibull(1.0, 0.01),
+        dist.InverseGamma(1e-3, 1e5),
+        dist.LogNormal(0.0, 100.0),
+        dist.Pareto(1.0, 0.01),
+    ],
+    ids=lambda d: type(d).__name__,
+)
+def test_draws_beyond_float32_stay_inside_the_support(d: Any) -> None:
+    x = fv.sample(d, KEY, (10_000,))
+    assert jnp.all(d.support(x))
+    assert jnp.all(jnp.isfinite(x))
