@@ -107,6 +107,12 @@ def _bernoulli_probs(d: dist.BernoulliProbs, x: Array) -> Array:
     return xlogy(x, probs) + xlog1py(1 - x, -probs)
 
 
+def _bernoulli_logits(d: dist.BernoulliLogits, x: Array) -> Array:
+    """numpyro's has a gradient of 0 or 1 for 1/2 at logits of exactly zero, where many start."""
+    x, logits = _wide(d, x, d.logits)
+    return jax.nn.log_sigmoid((2 * x - 1) * logits)
+
+
 def _multinomial(k: Array, n: Array, probs: Array, log_probs: Array) -> Array:
     wide = n[..., None]
     each = log_poisson(k, wide * probs, jnp.log(wide) + log_probs)
@@ -186,6 +192,7 @@ DENSITIES: dict[object, Callable[[Any, Array], Array]] = {
     dist.DoublyTruncatedPowerLaw.log_prob: _doubly_truncated_power,
     dist.Poisson.log_prob: _poisson,
     dist.BernoulliProbs.log_prob: _bernoulli_probs,
+    dist.BernoulliLogits.log_prob: _bernoulli_logits,
     dist.BinomialProbs.log_prob: _binomial_probs,
     dist.BinomialLogits.log_prob: _binomial_logits,
     dist.MultinomialProbs.log_prob: _multinomial_probs,
