@@ -38,11 +38,16 @@ def _error(a: Array) -> Array:
 def _excess(v: Array) -> Array:
     """``v - log(1 + v)``, without cancellation."""
     near = jnp.abs(v) < 0.4
-    small, large = jnp.where(near, v, 0.0), jnp.where(near, 0.0, v)
-    s = small / (2 + small)
+    large = jnp.where(near, 0.0, v)
+    return jnp.where(near, _small_excess(jnp.where(near, v, 0.0)), large - jnp.log1p(large))
+
+
+def _small_excess(v: Array) -> Array:
+    """The same of at most 0.4."""
+    s = v / (2 + v)
     count = 14 if v.dtype == jnp.float64 else 6
     odd = horner([1 / (2 * k + 3) for k in range(count)], s * s)
-    return jnp.where(near, small * s - 2 * s**3 * odd, large - jnp.log1p(large))
+    return v * s - 2 * s**3 * odd
 
 
 def _deviance(a: Array, x: Array, log_x: Array, scale: Array) -> Array:
@@ -52,7 +57,7 @@ def _deviance(a: Array, x: Array, log_x: Array, scale: Array) -> Array:
     near = jnp.abs(v) < 0.4
     power = (a - 1) * jnp.where(near | ((a == 1) & jnp.isinf(log_x)), 0.0, log_x)
     far = a * (jnp.log(a) - jnp.log(scale)) + jnp.where(near, 0.0, y - a) - power
-    return jnp.where(near, a * _excess(jnp.where(near, v, 0.0)) + log_x, far)
+    return jnp.where(near, a * _small_excess(jnp.where(near, v, 0.0)) + log_x, far)
 
 
 def log_gamma_density(a: Array, rate: Array, x: Array, log_x: Array) -> Array:
