@@ -22,7 +22,7 @@ import jax
 from fuzzing.cases import OBJECTIVES, Case, cases
 from fuzzing.check import FAULTS, Outcome, check
 
-_ROUND = 60  # examples, after which compiled programs are forgotten
+_ROUND = 25  # examples, after which compiled programs are forgotten
 _SHRINKS = 40  # cases run to shrink a finding
 
 

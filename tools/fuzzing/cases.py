@@ -347,7 +347,7 @@ def cases(draw: Any, only: str | None = None) -> Case:
     point = hs.tuples(*[row] * rows)
     # A target of the user's own that bends has no right second derivative: that is documented.
     orders = [1, 0] if p and objective != "kl" and bends(p) else [2, 1, 0]
-    points = hs.tuples(*[point] * (1 if fixed else draw(hs.sampled_from([3, 1]))))
+    points = hs.tuples(*[point] * (1 if fixed else draw(hs.sampled_from([5, 1]))))
     return Case(
         objective,
         q,
