@@ -111,6 +111,8 @@ def _refusal(error: Exception) -> Outcome:
         inside = "/funcvi/runtime_checks.py" in text or "Error: " in text
         text = re.split(r"(?:Value|Type)Error: ", text)[-1]
         text = "\n".join(text.strip().splitlines()[:3])
+    elif isinstance(error, ImportError):
+        inside = True  # of numpyro, whose inverse of betainc needs another package, and says so
     elif not isinstance(error, ValueError | TypeError):
         inside = False
     if inside and 1 <= len(text.splitlines()) <= 3:
