@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 from jax.lax import stop_gradient
-from jax.scipy.special import i0e, xlog1py, xlogy
+from jax.scipy.special import i0e
 
 from funcvi.densities.stirling import (
     log_beta_density,
@@ -78,7 +78,8 @@ def _poisson(d: dist.Poisson, x: Array) -> Array:
     if d.is_sparse:
         return jnp.asarray(d.log_prob(x))
     k, rate = _wide(d, x, d.rate)
-    return log_poisson(k, rate, jnp.log(rate))
+    some = rate > 0
+    return log_poisson(k, rate, jnp.where(some, jnp.log(jnp.where(some, rate, 1.0)), -jnp.inf))
 
 
 def _binomial(k: Array, n: Array, parts: tuple[Array, Array], logs: tuple[Array, Array]) -> Array:
@@ -93,7 +94,7 @@ def _binomial(k: Array, n: Array, parts: tuple[Array, Array], logs: tuple[Array,
 
 def _binomial_probs(d: dist.BinomialProbs, x: Array) -> Array:
     k, n, probs = _wide(d, x, d.total_count, d.probs)
-    return _binomial(k, n, (probs, 1 - probs), (jnp.log(probs), jnp.log1p(-probs)))
+    return _binomial(k, n, (probs, 1 - probs), _logs(probs))
 
 
 def _binomial_logits(d: dist.BinomialLogits, x: Array) -> Array:
@@ -104,7 +105,16 @@ def _binomial_logits(d: dist.BinomialLogits, x: Array) -> Array:
 
 def _bernoulli_probs(d: dist.BernoulliProbs, x: Array) -> Array:
     x, probs = _wide(d, x, d.probs)
-    return xlogy(x, probs) + xlog1py(1 - x, -probs)
+    one, zero = _logs(probs)
+    never, always = (x == 0) & (probs <= 0), (x == 1) & (probs >= 1)
+    return jnp.where(never, 0, x * one) + jnp.where(always, 0, (1 - x) * zero)
+
+
+def _logs(probs: Array) -> tuple[Array, Array]:
+    """Of probabilities and of one less them; where infinite, a constant without a gradient."""
+    some, rest = probs > 0, probs < 1
+    log_probs = jnp.where(some, jnp.log(jnp.where(some, probs, 1.0)), -jnp.inf)
+    return log_probs, jnp.where(rest, jnp.log1p(-jnp.where(rest, probs, 0.0)), -jnp.inf)
 
 
 def _bernoulli_logits(d: dist.BernoulliLogits, x: Array) -> Array:
@@ -121,7 +131,7 @@ def _multinomial(k: Array, n: Array, probs: Array, log_probs: Array) -> Array:
 
 def _multinomial_probs(d: dist.MultinomialProbs, x: Array) -> Array:
     k, n, probs = _wide(d, x, d.total_count, d.probs)
-    return _multinomial(k, n, probs, jnp.log(probs))
+    return _multinomial(k, n, probs, _logs(probs)[0])
 
 
 def _multinomial_logits(d: dist.MultinomialLogits, x: Array) -> Array:
