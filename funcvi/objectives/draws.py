@@ -17,8 +17,8 @@ from jax.lax import stop_gradient
 
 from funcvi._checks import check_key
 from funcvi._types import Joint, Key
+from funcvi.densities.bends import bends, bends_along_draws, once_differentiable
 from funcvi.densities.log_prob import log_prob
-from funcvi.objectives.bends import bends, bends_along_draws, once_differentiable
 from funcvi.objectives.enumeration import enumerated, finite_support
 from funcvi.objectives.estimators import check_arguments, choose
 from funcvi.sampling.draw import unvalidated
@@ -133,7 +133,7 @@ def draws(
     if sites[0].estimator == "enumeration":
         z, log_q, values, weight = enumerated(sites[0].q, lambda z: density([z]), key, num_samples)
         if with_density and bends(sites[0].q):
-            log_q = once_differentiable(sites[0].q, log_q)
+            log_q = once_differentiable(type(sites[0].q).__name__, log_q, sites[0].q)
         return Draws(jax.tree.unflatten(structure, [value_of(z)]), log_q, values, weight=weight)
     assert key is not None
     keys = [key] if len(sites) == 1 else list(jax.random.split(key, len(sites)))
@@ -211,13 +211,13 @@ def _densities(
         if site.estimator == "score_function":
             live = with_fixed_support(site.q, log_prob(site.q, z))
             if bends(site.q):
-                live = once_differentiable(site.q, live)
+                live = once_differentiable(type(site.q).__name__, live, site.q)
             density = stop_gradient(live)
             score.append(live - density)
         elif density is None:
             density = with_fixed_support(site.q, _along_draws(site.q, z))
         if site.estimator != "score_function" and with_density and bends_along_draws(site.q):
-            density = once_differentiable(site.q, density)
+            density = once_differentiable(type(site.q).__name__, density, site.q)
         log_q.append(density)
     if not score:
         return reduce(add, log_q), None
@@ -272,7 +272,7 @@ def _scaled_gradient_jvp(
     (x, factor), (slope, _) = primals, tangents
     refusal = ValueError(
         "the doubly reparameterised gradient has no right second derivative: use "
-        'estimator="pathwise", or leave it out, where the Hessian is wanted.'
+        'estimator="pathwise" where the Hessian is wanted.'
     )
     return x, slope * undifferentiable(factor.astype(slope.dtype), [x, factor], refusal)
 

@@ -15,7 +15,10 @@ __all__ = ["forward_kl"]
 def _forward_kl(d: Draws) -> Array:
     log_weight = stop_gradient(d.log_p - d.log_q)
     log_evidence = jax.nn.logsumexp(log_weight) - jnp.log(len(log_weight))
-    return jnp.sum(jax.nn.softmax(log_weight) * (log_weight - d.score)) - log_evidence
+    weight = jax.nn.softmax(log_weight)
+    # A draw outside the target counts for nothing, and is infinitely far from it.
+    terms = jnp.where(weight > 0, weight * (log_weight - d.score), 0)
+    return jnp.sum(terms) - log_evidence
 
 
 def forward_kl(guide: Guide, *, num_samples: int) -> GuideLoss:

@@ -10,16 +10,16 @@ from jax import Array
 
 from funcvi._checks import check_key
 from funcvi._types import Joint, Key
+from funcvi.densities.bends import bends, once_differentiable
 from funcvi.densities.log_prob import log_prob_within
 from funcvi.joints import is_joint, keys_of, members_of
-from funcvi.objectives.bends import bends, once_differentiable
 from funcvi.objectives.closed_forms import closed_form
 from funcvi.objectives.draws import average, draws
 from funcvi.objectives.estimators import check_arguments
 from funcvi.objectives.masks import masked, outer_masks
 from funcvi.objectives.supports import checked_pair
 from funcvi.sampling.draw import unvalidated
-from funcvi.sampling.gradients import edge_obstacle, jump_obstacle
+from funcvi.sampling.gradients import edge_obstacle, jump_obstacle, with_fixed_support
 from funcvi.sampling.points import Value
 from funcvi.wrong_kinds import instead_of_a_distribution
 
@@ -148,7 +148,9 @@ def _pair_kl(
     within = log_prob_within(p)
 
     def log_p(z: Value) -> Array:
-        return once_differentiable(p, within(z), z) if bends(p) else within(z)
+        values = once_differentiable(type(p).__name__, within(z), (p, z)) if bends(p) else within(z)
+        # An edge inside q's support that moves changes the mean, and no draw sees it.
+        return with_fixed_support(p, values) if edge_obstacle(p) else values
 
     d = draws(q, log_p, *how, jump=jump, label=f"q{label}", log_p_of_points=True)
     return average(d, d.log_q - d.log_p)

@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpyro.distributions as dist
 from jax import Array
 
 from funcvi._checks import check_key
 from funcvi._types import Key, Params
+from funcvi.densities.bends import once_differentiable
 from funcvi.guides import Guide, check_guide
 from funcvi.objectives.draws import Draws, draws, is_distribution
 from funcvi.objectives.estimators import check_arguments
+from funcvi.sampling.gradients import edge_obstacle, jump_obstacle
 
 __all__ = ["GuideLoss"]
 
@@ -59,7 +62,13 @@ class GuideLoss:
         def log_p(raw: Any) -> Array:
             z = posterior.sites(raw)
             keys = jax.random.split(model_key, len(jax.tree.leaves(z)[0]))
-            return jax.vmap(target.log_density)(z, keys)
+            values = jax.vmap(target.log_density)(z, keys)
+            return once_differentiable(target.corner, values, z) if target.corner else values
+
+        def jump(q: dist.Distribution) -> str | None:
+            if self.reader is not None and target.jumps:
+                return "the target jumps where its data's support ends"
+            return jump_obstacle(q) or edge_obstacle(q)
 
         for q in jax.tree.leaves(posterior.unconstrained, is_leaf=is_distribution):
             if q.batch_shape:
@@ -68,4 +77,4 @@ class GuideLoss:
                     f"an event by to_event({len(q.batch_shape)})."
                 )
         how = draw_key, self.num_samples, self.estimator, self.allowed
-        return self.of(draws(posterior.unconstrained, log_p, *how, label="guide"))
+        return self.of(draws(posterior.unconstrained, log_p, *how, jump=jump, label="guide"))

@@ -113,7 +113,8 @@ def _log_parts(concentration: Array, z: Array, e: Array) -> tuple[Array, Array]:
 def gamma_velocity(x: Array, concentration: Array, dconcentration: Array) -> Array:
     """Of a Gamma(concentration, 1) draw: see ``implicit``."""
     slope = x * gamma_elasticity(concentration, jnp.log(x)) / concentration
-    return slope * dconcentration
+    # What underflowed is given as the smallest number, and stands still.
+    return jnp.where(x > jnp.finfo(x.dtype).tiny, slope, 0) * dconcentration
 
 
 def _log_velocity(log_x: Array, concentration: Array, dconcentration: Array) -> Array:

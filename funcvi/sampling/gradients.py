@@ -11,13 +11,14 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 from jax.custom_derivatives import SymbolicZero
 from numpyro.distributions import constraints
 from numpyro.distributions import transforms as nt
 
-from funcvi._numpyro import GATED
+from funcvi._numpyro import GATED, Mixture
 from funcvi._types import Joint, Key
 from funcvi.joints import is_joint, members_of
 from funcvi.sampling.dtypes import floats
@@ -34,6 +35,7 @@ __all__ = [
     "elementwise",
     "jump_obstacle",
     "members",
+    "moving_edges",
     "pathwise_obstacle",
     "pathwise_point",
     "pathwise_sample",
@@ -97,7 +99,8 @@ def jump_obstacle(q: dist.Distribution, p: dist.Distribution | None = None) -> s
     """Why draws of q have no pathwise gradient for log p, although they have one on the circle.
 
     An angle that moves over pi comes out at -pi: a function that is not periodic jumps there, and
-    no derivative along the draws sees it. ``p`` of None is a function on the line. The angle may be
+    no derivative along the draws sees it. A folded draw turns back at zero, where log p may be
+    infinite. ``p`` of None is a function on the line. The angle may be
     anywhere in q: a component of a mixture, say, or what a transform is applied to.
 
     Example:
@@ -107,6 +110,8 @@ def jump_obstacle(q: dist.Distribution, p: dist.Distribution | None = None) -> s
         >>> jump_obstacle(dist.VonMises(0.0, 1.0), dist.Normal())
         'VonMises jumps at pi, where the log density of p is not periodic'
     """
+    if _turns(q):
+        return f"draws of {type(q).__name__} turn back at zero"
     if not _has_angle(q):
         return None
     if p is not None and support_of(q) is support_of(p) is constraints.circular:
@@ -116,6 +121,12 @@ def jump_obstacle(q: dist.Distribution, p: dist.Distribution | None = None) -> s
 
 def _has_angle(d: dist.Distribution) -> bool:
     return support_of(d) is constraints.circular or any(map(_has_angle, record_of(d).parts(d)))
+
+
+def _turns(d: dist.Distribution) -> bool:
+    transforms = _in_turn(d.transforms) if isinstance(d, dist.TransformedDistribution) else []
+    folds = any(isinstance(t, nt.AbsTransform) for t in transforms)
+    return folds or any(map(_turns, record_of(d).parts(d)))
 
 
 def edge_obstacle(d: dist.Distribution) -> str | None:
@@ -129,11 +140,28 @@ def edge_obstacle(d: dist.Distribution) -> str | None:
         >>> edge_obstacle(halves)
         'the log density of MixtureGeneral jumps at the edge of a component'
     """
-    if isinstance(d, dist.MixtureGeneral):
-        supports = [support_of(c) for c in d.component_distributions]
-        if any(s is not supports[0] for s in supports):
-            return f"the log density of {type(d).__name__} jumps at the edge of a component"
+    if isinstance(d, Mixture) and _jumps_inside(d):
+        return f"the log density of {type(d).__name__} jumps at the edge of a component"
     return next(filter(None, map(edge_obstacle, record_of(d).parts(d))), None)
+
+
+def _jumps_inside(d: Any) -> bool:
+    """Whether the components of a mixture may end in different places."""
+    if isinstance(d, dist.MixtureSameFamily):
+        axis = -1 - d.event_dim  # of the components
+        edges = (jnp.shape(edge) for edge in moving_edges(d.component_distribution))
+        return any(len(shape) >= -axis and shape[axis] > 1 for shape in edges)
+    components = d.component_distributions
+    supports = [support_of(c) for c in components]
+    if any(s is not supports[0] for s in supports):
+        return True
+    # numpyro calls the support of an affine image the line, whatever it is the image of.
+    return _is_whole(supports[0]) and not all(map(covers_the_line, components))
+
+
+def moving_edges(d: dist.Distribution) -> list[Array]:
+    """The arrays that the edges of the support are made of."""
+    return floats(_edges(d))
 
 
 def score_obstacle(d: Joint) -> str | None:
@@ -196,7 +224,7 @@ def with_fixed_support(d: Joint, values: T) -> T:
         ValueError: the support of Uniform moves with its parameters, so this gradient ...
     """
     for member in members(d):
-        edges = floats(_edges(member))
+        edges = moving_edges(member)
         if edges:
             values = undifferentiable(values, edges, ValueError(_moving_support(member)))
     return values

@@ -13,7 +13,9 @@ from numpyro.primitives import Messenger
 
 from funcvi._types import Key
 from funcvi.constraints import bijection_for, constraint_name
+from funcvi.densities.bends import bends
 from funcvi.densities.log_prob import log_prob, log_prob_within
+from funcvi.sampling.gradients import moving_edges
 from funcvi.sampling.point_transforms import through
 from funcvi.sampling.points import Value
 from funcvi.targets.record import Sites, Target, check_shapes, log_det_of
@@ -52,7 +54,10 @@ def from_model(model: Model, args: tuple[object, ...], kwargs: dict[str, object]
     """The target of a model at its data."""
     fixed_key = jax.random.key(0)
     seeded = handlers.seed(model, fixed_key)
-    sites = _latent_sites(handlers.trace(seeded).get_trace(*args, **kwargs))
+    first = handlers.trace(seeded).get_trace(*args, **kwargs)
+    sites = _latent_sites(first)
+    corner = next((type(d).__name__ for d in _drawn(first) if bends(d)), None)
+    data = [name for name, s in first.items() if s["type"] == "sample" and s["is_observed"]]
     value_shapes = {name: jnp.shape(site["value"]) for name, site in sites.items()}
     shapes = {
         name: tuple(bijection_for(site["fn"].support).inverse_shape(value_shapes[name]))
@@ -91,7 +96,26 @@ def from_model(model: Model, args: tuple[object, ...], kwargs: dict[str, object]
     def log_det(z: Sites) -> Array:
         return replay(z)[0]
 
-    return Target(shapes, value_shapes, names, density, log_det, constrain, unconstrain)
+    def edges(z: Sites) -> list[Array]:
+        trace = replay(z)[1]
+        return [edge for name in data for edge in moving_edges(trace[name]["fn"])]
+
+    has_edges = any(moving_edges(first[name]["fn"]) for name in data)
+    return Target(
+        shapes,
+        value_shapes,
+        names,
+        density,
+        log_det,
+        constrain,
+        unconstrain,
+        corner=corner,
+        edges=edges if has_edges else None,
+    )
+
+
+def _drawn(trace: Mapping[str, Message]) -> list[dist.Distribution]:
+    return [site["fn"] for site in trace.values() if site["type"] == "sample"]
 
 
 def _log_prob(site: Message, point: Value | None) -> Array:

@@ -43,6 +43,9 @@ class Target:
         unconstrain: ``(constrained latents) -> unconstrained sites``.
         is_prior: whether it is a prior alone, as of a network's weights, whose loss has the data.
         place: where its starts are; by default they are searched.
+        corner: the name of a distribution whose log density has a corner, if there is one.
+        edges: ``(unconstrained sites) -> arrays``: what the edges of the data's distributions are
+            made of.
     """
 
     shapes: Mapping[str, Shape]
@@ -54,6 +57,8 @@ class Target:
     unconstrain: Callable[[Mapping[str, ArrayLike]], Sites]
     is_prior: bool = False
     place: Sites | None = None
+    corner: str | None = None
+    edges: Callable[[Sites], list[Array]] | None = None
 
     @functools.cached_property
     def is_random(self) -> bool:
@@ -62,9 +67,22 @@ class Target:
         Its mean is all that may be used then, as ``fv.negative_elbo`` does; a mode, importance
         weights or a diagnosis would need the log density itself.
         """
-        z = {n: jax.ShapeDtypeStruct(s, jnp.result_type(float)) for n, s in self.shapes.items()}
-        closed = jax.make_jaxpr(lambda key, z: self.log_density(z, key))(jax.random.key(0), z)
+        closed = jax.make_jaxpr(lambda key, z: self.log_density(z, key))(
+            jax.random.key(0), self._any_sites()
+        )
         return read_inputs(closed.jaxpr, [True])[0]
+
+    @functools.cached_property
+    def jumps(self) -> bool:
+        """Whether the log density jumps to minus infinity inside: the data end where a site is."""
+        if self.edges is None:
+            return False
+        jaxpr = jax.make_jaxpr(self.edges)(self._any_sites()).jaxpr
+        return any(read_inputs(jaxpr, [True] * len(jaxpr.outvars)))
+
+    def _any_sites(self) -> dict[str, jax.ShapeDtypeStruct]:
+        dtype = jnp.result_type(float)
+        return {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape in self.shapes.items()}
 
     def check_exact(self, reader: str) -> None:
         """Raises a ValueError where the log density is random, which ``reader`` cannot use."""

@@ -9,7 +9,7 @@ from numpyro.distributions import constraints, transforms
 from scipy import stats
 
 import funcvi as fv
-from funcvi.objectives.bends import bends, bends_along_draws
+from funcvi.densities.bends import bends, bends_along_draws
 
 KEY = jax.random.key(2)
 HALF = jnp.array([0.5, 0.5])

@@ -44,19 +44,19 @@ def bends_along_draws(d: dist.Distribution) -> bool:
     return bends(d) and type(bare) is not dist.Laplace
 
 
-def once_differentiable(d: dist.Distribution, log_density: Array, at: Any = ()) -> Array:
+def once_differentiable(name: str, log_density: Array, at: Any) -> Array:
     """``log_density``, which raises when it is differentiated twice.
 
     Args:
-        d: the distribution that it is of.
+        name: of the distribution that it is of.
         log_density: any shape.
-        at: what it depends on besides d's parameters: a pytree.
+        at: what it depends on, a pytree.
 
     Raises:
-        ValueError: at a second derivative in d's parameters or in ``at``, eagerly or under jit.
+        ValueError: at a second derivative in ``at``, eagerly or under jit.
     """
     refusal = ValueError(
-        f"the log density of {type(d).__name__} bends, so this second derivative would be biased:\n"
+        f"the log density of {name} bends, so this second derivative would be biased:\n"
         "use first derivatives alone, or a smooth law (SoftLaplace for Laplace)."
     )
 
@@ -69,4 +69,4 @@ def once_differentiable(d: dist.Distribution, log_density: Array, at: Any = ()) 
         values, leaves = primals
         return values, tangents[0] * undifferentiable(jnp.ones_like(values), leaves, refusal)
 
-    return identity(log_density, floats((d, at)))
+    return identity(log_density, floats(at))
