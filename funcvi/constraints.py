@@ -61,7 +61,8 @@ def constraint_name(constraint: constraints.Constraint) -> str:
     words = "".join(f" {c.lower()}" if c.isupper() else c for c in name).strip()
     bounds = [getattr(constraint, b, None) for b in ("lower_bound", "upper_bound")]
     known = [concrete(b) for b in bounds if b is not None]
-    shown = [f"{float(b):.4g}" for b in known if b is not None and np.ndim(b) == 0]
+    # An array, or what is not known under jit, is no number to show.
+    shown = [f"{float(b):.4g}" if b is not None and np.ndim(b) == 0 else "..." for b in known]
     if words in ("positive", "nonnegative", "unit interval", "circular", "softplus positive"):
         shown = []
     return f"{words}({', '.join(shown)})" if shown else words
