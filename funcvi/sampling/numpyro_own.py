@@ -1,17 +1,38 @@
 """Distributions that numpyro's own ``sample`` draws: what is known of their gradients."""
 
 from collections.abc import Callable
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 
 from funcvi._numpyro import GATED, named
 from funcvi._types import Key
-from funcvi.sampling.record import Record, Shape, discrete
+from funcvi.sampling.points import value_of
+from funcvi.sampling.record import Draw, Record, Shape, discrete
 from funcvi.sampling.wrappers import base_of
 
-__all__ = ["RECORDS"]
+__all__ = ["RECORDS", "own_draw"]
+
+
+def own_draw(d: dist.Distribution, key: Key, shape: Shape) -> Array:
+    """By the class's own ``sample``."""
+    axes = len(d.batch_shape)
+    if shape[len(shape) - axes :] != d.batch_shape:
+        d, axes = d.expand(shape), len(shape)
+    return jnp.asarray(d.sample(key, shape[: len(shape) - axes]))
+
+
+def _hurdle(d: Any, key: Key, shape: Shape, draw: Draw) -> Array:
+    """Behind the gate our draws, of which none is zero, as those of numpyro's Gamma may be."""
+    if d.base_dist.is_discrete:
+        return own_draw(d, key, shape)
+    gate_key, base_key = jax.random.split(key)
+    shut = jax.random.bernoulli(gate_key, d.gate, shape)
+    x = value_of(draw(d.base_dist, base_key, shape))
+    return jnp.where(shut, jnp.zeros_like(x), x)
 
 
 def _polya_gamma(d: dist.TruncatedPolyaGamma, key: Key, shape: Shape) -> Array:
@@ -63,6 +84,10 @@ RECORDS: dict[type, Record] = {
     **dict.fromkeys(_DISCRETE, Record(pathwise=discrete)),
     **dict.fromkeys(_PATHWISE, Record()),
     **dict.fromkeys((*GATED, *_GATED), Record(pathwise=_gated, parts=base_of)),
+    **dict.fromkeys(
+        named("HurdleProbs", "HurdleLogits", "HurdleGamma", "HurdleLogNormal"),
+        Record(compose=_hurdle, pathwise=_gated, parts=base_of),
+    ),
     **dict.fromkeys(_CENSORED, Record(pathwise=_censored, score=_censored, parts=base_of)),
     **dict.fromkeys(
         named("GaussianCopula", "GaussianCopulaBeta"), Record(parts=lambda d: [d.marginal_dist])

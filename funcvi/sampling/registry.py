@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 
@@ -84,10 +83,7 @@ def draw(d: dist.Distribution, key: Key, shape: Shape) -> Value:
             f"{type(d).__name__} cannot be drawn from: define sample(key, sample_shape), or give "
             "the class a sampling_record (funcvi.sampling.from_cdf, where its cdf is known)."
         )
-    axes = len(d.batch_shape)
-    if shape[len(shape) - axes :] != d.batch_shape:
-        d, axes = d.expand(shape), len(shape)
-    return jnp.asarray(d.sample(key, shape[: len(shape) - axes]))
+    return numpyro_own.own_draw(d, key, shape)
 
 
 def _unknown(d: dist.Distribution) -> str | None:
