@@ -12,6 +12,7 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.scipy.special import logsumexp
 from numpyro.distributions.discrete import ZeroInflatedLogits, ZeroInflatedProbs
+from numpyro.distributions.transforms import Transform
 from numpyro.distributions.util import sum_rightmost, validate_sample
 
 from funcvi._numpyro import Mixture, mask_of, named
@@ -68,7 +69,16 @@ def transformed(
         x: values of shape (*sample, *batch, *event).
         log_prob: of its base.
         intermediates: for each transform what it was given, and what its Jacobian can use again.
+
+    Raises:
+        TypeError: a transform has no log determinant, as folding at zero.
     """
+    for transform in d.transforms:
+        if type(transform).log_abs_det_jacobian is Transform.log_abs_det_jacobian:
+            raise TypeError(
+                f"{type(d).__name__} has no density: its {type(transform).__name__} has no log "
+                "determinant. Put a FoldedDistribution outermost, or another transform."
+            )
     total: Array | float = 0.0
     event_dim = d.event_dim
     for i, transform in reversed(list(enumerate(d.transforms))):

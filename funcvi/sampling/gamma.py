@@ -114,7 +114,7 @@ def gamma_velocity(x: Array, concentration: Array, dconcentration: Array) -> Arr
     """Of a Gamma(concentration, 1) draw: see ``implicit``."""
     slope = x * gamma_elasticity(concentration, jnp.log(x)) / concentration
     # What underflowed is given as the smallest number, and stands still.
-    return jnp.where(x > jnp.finfo(x.dtype).tiny, slope, 0) * dconcentration
+    return jnp.where(x <= jnp.finfo(x.dtype).tiny, 0, slope) * dconcentration
 
 
 def _log_velocity(log_x: Array, concentration: Array, dconcentration: Array) -> Array:

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
-from numpyro.distributions.transforms import Transform
 
 from funcvi._types import Key
 from funcvi.densities.log_prob import log_prob
@@ -61,12 +60,6 @@ def scored_point(
     if type(d).log_prob is not dist.TransformedDistribution.log_prob:
         x = pathwise_point(d, key, sample_shape)
         return x, log_prob(d, x)
-    for transform in d.transforms:
-        if type(transform).log_abs_det_jacobian is Transform.log_abs_det_jacobian:
-            raise TypeError(
-                f"{type(d).__name__} has no density: its {type(transform).__name__} has no log "
-                "determinant. Put a FoldedDistribution outermost, or another transform."
-            )
     half = is_half(own_dtype(d))
     wide = widened(d) if half else d
     x, steps = pathwise_point(wide.base_dist, key, sample_shape), []
