@@ -32,10 +32,11 @@ def inside(x: Array, kind: str | None = "unit") -> Array:
     """Off the ends of the support, where rounding may have put it."""
     info = jnp.finfo(x.dtype)
     if kind == "unit":
-        return jnp.clip(x, info.tiny, 1 - info.eps)
-    return jnp.clip(x, info.tiny if kind == "positive" else info.min, info.max)
+        return jax.lax.clamp(info.tiny, x, 1 - info.eps)
+    return jax.lax.clamp(info.tiny if kind == "positive" else info.min, x, info.max)
 
 
 def bounded_exp(log_x: Array) -> Array:
     """Large instead of infinite, and there without a gradient, where it would be infinite too."""
-    return jnp.exp(jnp.minimum(log_x, 0.95 * math.log(jnp.finfo(log_x.dtype).max)))
+    large = 0.95 * math.log(jnp.finfo(log_x.dtype).max)
+    return jnp.exp(jnp.where(log_x > large, large, log_x))

@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array, lax
+from numpyro.distributions import constraints
 
 from funcvi.sampling.dtypes import own_dtype
 from funcvi.sampling.implicit import implicit
 from funcvi.sampling.points import Point, Value, value_of
-from funcvi.sampling.supports import Ends, ends_of
+from funcvi.sampling.supports import Ends, ends_of, support_of
 
 __all__ = ["inside_support", "is_half", "rounded", "widened"]
 
@@ -67,9 +68,14 @@ def _inside(d: dist.Distribution, x: Array) -> Array:
             "support, or are not known to stay inside.\nGive it float32 parameters, and convert "
             "what is computed from its draws."
         )
-    if ends is None or (not is_half(dtype) and any(ends.are(*kept) for kept in _KEPT)):
+    if ends is None or (not is_half(dtype) and _kept(d, ends)):
         return x.astype(dtype)
     return rounded(x, dtype, ends)
+
+
+def _kept(d: dist.Distribution, ends: Ends) -> bool:
+    on_circle = support_of(d) is constraints.circular  # which has its ends, in full width
+    return on_circle or any(ends.are(*kept) for kept in _KEPT)
 
 
 def rounded(x: Array, dtype: Any, ends: Ends) -> Array:
@@ -91,8 +97,13 @@ def _as_drawn(y: Array, x: Array, dx: Array) -> Array:
 
 
 def _next_above(bound: Array, dtype: Any) -> Array:
-    """The smallest normal number of ``dtype`` above: of float16, subnormal ones are told apart."""
+    """The next number of ``dtype`` above, at least the smallest normal one away but in float16."""
     bound, info = lax.stop_gradient(bound), jnp.finfo(dtype)
+    if bound.dtype == dtype:
+        # A little more than half a unit in the last place, which rounds to a whole one: nextafter
+        # takes as long as a draw.
+        step = jnp.clip(0.50001 * info.eps * abs(bound), info.tiny, info.max)
+        return jnp.maximum(bound + step, info.min)
     nearest = bound.astype(dtype)
     above = jnp.nextafter(nearest, jnp.asarray(jnp.inf, dtype))
     found = jnp.where(nearest.astype(bound.dtype) > bound, nearest, above)
