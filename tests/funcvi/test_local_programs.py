@@ -94,7 +94,7 @@ def program(seed: int) -> tuple[Callable[[Any, Any], Any], dict[str, Gaussian], 
     rng = np.random.default_rng(seed)
     length = int(rng.integers(2, 5))
     chosen = [STEPS[0], *(STEPS[i] for i in rng.integers(len(STEPS), size=length))]
-    rng.shuffle(chosen)  # type: ignore[arg-type]
+    rng.shuffle(chosen)
     places = [rng.integers(k + 1, size=2) for k in range(len(chosen))]
     weights = {
         str(k): Gaussian(
