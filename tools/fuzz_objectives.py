@@ -19,8 +19,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import hypothesis
 import jax
-from fuzzing.cases import OBJECTIVES, Case, cases
+from fuzzing.cases import OBJECTIVES, Case
 from fuzzing.check import FAULTS, Outcome, check
+from fuzzing.strategies import cases
 
 _ROUND = 25  # examples, after which compiled programs are forgotten
 _SHRINKS = 40  # cases run to shrink a finding

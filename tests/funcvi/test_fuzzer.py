@@ -73,3 +73,48 @@ def test_the_fault_is_in_the_gradient_alone(fuzz, parts, planted, name):
 def test_what_the_library_does_has_a_name(fuzz, parts, q, p, options, name):
     outcome = fuzz.check(case(parts, q, p, **options))
     assert outcome.name == name, outcome
+
+
+def twice(q, p, **options):
+    return 2 * fv.kl(q, p, **options)
+
+
+def of_elbo(guide, num_samples, estimator):
+    return fv.negative_elbo(guide, num_samples=num_samples)
+
+
+def narrow(q, p, **options):
+    return fv.kl(q, p, **options).astype("float16")
+
+
+def at_the_edge(d, key, sample_shape):
+    return 0 * fv.sample(d, key, sample_shape)
+
+
+ON_SITE = {"wrapper": "model", "site": "positive", "fixed": True}
+
+
+@pytest.mark.parametrize(
+    ("objective", "q", "p", "options", "planted", "name"),
+    [
+        ("forward_kl", "Normal", "Gamma", ON_SITE, of_elbo, "WRONG"),
+        ("renyi", "Logistic", "LogNormal", ON_SITE, of_elbo, "WRONG"),
+        ("kl", "Dirichlet", "Dirichlet", {"estimator": "pathwise", "order": 0}, twice, "WRONG"),
+        ("kl", "NormalLowRank", "NormalPrecision", {"order": 0}, twice, "WRONG"),
+        ("kl", "Delta", "Normal", {"order": 2}, twice, "WRONG"),
+        ("kl", "Normal", "Logistic", {"dtype": "bfloat16"}, twice, "WRONG"),
+        ("kl", "Normal", "Logistic", {"order": 0, "dtype": "bfloat16"}, narrow, "DTYPE"),
+        ("sample", "Gamma", None, {"order": 0, "dtype": "float16"}, at_the_edge, "WRONG"),
+    ],
+    ids=lambda x: getattr(x, "__name__", str(x)),
+)
+def test_each_kind_of_case_is_right_and_shows_a_fault(
+    fuzz, parts, objective, q, p, options, planted, name
+):
+    of = case(parts, q, p or q, objective=objective, **options)
+    if p is None:
+        own = len(parts[1].roles_of(of.q))
+        of = of._replace(p=None, notches=((of.notches[0][0][:own],),))
+    assert fuzz.check(of).name == "right"
+    outcome = fuzz.check(of, {objective: planted})
+    assert outcome.name == name, outcome

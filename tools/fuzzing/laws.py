@@ -10,9 +10,11 @@ import scipy.stats as st
 from numpyro.distributions import constraints
 from numpyro.distributions import transforms as nt
 
+from fuzzing import vectors
 from fuzzing.exact import (
     Exact,
     affine,
+    atom,
     beta,
     categorical,
     exp,
@@ -70,16 +72,20 @@ def plain(domain, roles, make, exact):
     return Kind(domain, tuple(roles.split()), make, lambda n: of(exact(*n)))
 
 
-def pair_of(weight):
-    return jnp.stack([weight, 1 - weight], axis=-1)
+def mixing_of(weight):
+    # In half precision the two need not add up to one, which numpyro would refuse.
+    return dist.Categorical(probs=jnp.stack([weight, 1 - weight], axis=-1), validate_args=False)
 
 
 def general(parts, n):
     supports = [p.support for p in parts]
     same = all(s is supports[0] for s in supports)
     support = None if same else constraints.real
-    mixing = dist.Categorical(probs=pair_of(n[0]))
-    return dist.MixtureGeneral(mixing, list(parts), support=support)
+    return dist.MixtureGeneral(mixing_of(n[0]), list(parts), support=support)
+
+
+def gamma(shape, rate):
+    return of(st.gamma(shape, scale=1 / rate))
 
 
 def transformed(*transforms):
@@ -135,6 +141,7 @@ KINDS: dict[str, Kind] = {
     ),
     "Beta": Kind("unit", ("shape", "shape"), dist.Beta, lambda n: beta(*n)),
     "Kumaraswamy": Kind("unit", ("shape", "shape"), dist.Kumaraswamy, lambda n: kumaraswamy(*n)),
+    "Delta": Kind("atom", ("real",), dist.Delta, lambda n: atom(*n)),
     "VonMises": Kind(
         "circle",
         ("real", "positive"),
@@ -181,6 +188,58 @@ KINDS: dict[str, Kind] = {
     ),
     "ZeroInflatedPoisson": Kind(
         "count", ("unit", "positive"), dist.ZeroInflatedPoisson, lambda n: inflated(*n)
+    ),
+}
+
+# numpyro 0.21 lacks these.
+if hasattr(dist, "LeftTruncatedGamma"):
+    KINDS |= {
+        "GammaAbove": Kind(
+            "edge",
+            ("shape", "positive", "positive"),
+            lambda a, b, low: dist.LeftTruncatedGamma(dist.Gamma(a, b), low),
+            lambda n: truncated(gamma(*n[:2]), n[2], np.inf),
+        ),
+        "GammaBelow": Kind(
+            "edge",
+            ("shape", "positive", "positive"),
+            lambda a, b, high: dist.RightTruncatedGamma(dist.Gamma(a, b), high),
+            lambda n: truncated(gamma(*n[:2]), 0.0, n[2]),
+        ),
+        "GammaBetween": Kind(
+            "edge",
+            ("shape", "positive", "positive", "positive"),
+            lambda a, b, low, width: dist.TwoSidedTruncatedGamma(
+                dist.Gamma(a, b), low, low + width
+            ),
+            lambda n: truncated(gamma(*n[:2]), n[2], n[2] + n[3]),
+        ),
+    }
+
+_PLANE = ("real", "real", "positive", "real", "positive")
+
+# Of vectors: only divergences are known of them.
+KINDS |= {
+    "Dirichlet": Kind(
+        "simplex",
+        ("shape", "shape", "shape"),
+        vectors.dirichlet,
+        lambda n: vectors.Simplex(np.asarray(n)),
+    ),
+    "NormalTril": Kind("plane", _PLANE, *vectors.normal("scale_tril")),
+    "NormalCovariance": Kind("plane", _PLANE, *vectors.normal("covariance_matrix")),
+    "NormalPrecision": Kind("plane", _PLANE, *vectors.normal("precision_matrix")),
+    "NormalLowRank": Kind(
+        "plane",
+        ("real", "real", "real", "real", "positive", "positive"),
+        vectors.low_rank,
+        vectors.low_rank_exact,
+    ),
+    "NormalDiagonal": Kind(
+        "plane",
+        ("real", "real", "positive", "positive"),
+        vectors.diagonal,
+        vectors.diagonal_exact,
     ),
 }
 
@@ -250,15 +309,14 @@ def make(law: Law, numbers: Sequence[Any]) -> dist.Distribution:
     own, each = split(law, numbers)
     if law.kind == "MixtureSame":
         both = [jnp.stack(pair, axis=-1) for pair in zip(*each, strict=True)]
-        mixing = dist.Categorical(probs=pair_of(own[0]))
-        return dist.MixtureSameFamily(mixing, make(law.parts[0], both))
+        return dist.MixtureSameFamily(mixing_of(own[0]), make(law.parts[0], both))
     if law.kind in KINDS:
         return KINDS[law.kind].make(*own)
     parts = [make(part, n) for part, n in zip(law.parts, each, strict=True)]
     return COMPOSED[law.kind].make(parts, own)
 
 
-def exact(law: Law, numbers: Sequence[float]) -> Exact:
+def exact(law: Law, numbers: Sequence[float]) -> Any:
     """What the oracle knows of it."""
     own, each = split(law, numbers)
     if law.kind in KINDS:
@@ -268,6 +326,7 @@ def exact(law: Law, numbers: Sequence[float]) -> Exact:
 
 
 def is_discrete(law: Law) -> bool:
+    """Whether the oracle sums over values."""
     if law.kind in ("MixtureGeneral", "MixtureSame"):
         return is_discrete(law.parts[0])
-    return kind_of(law).domain in ("two", "three", "six", "count")
+    return kind_of(law).domain in ("two", "three", "six", "count", "atom")
