@@ -47,13 +47,7 @@ def _masked(d: dist.MaskedDistribution, x: Value, log_prob: Density) -> Array:
         return log_prob(base, x)
     if mask is False:
         return jnp.zeros(jnp.broadcast_shapes(base.batch_shape, _leading(d, x)))
-    try:  # a value with a finite density, so that no NaN comes from behind the mask
-        instead = base.support.feasible_like(value_of(x))
-    except NotImplementedError:
-        return jnp.where(mask, log_prob(base, x), 0.0)
-    wide = jnp.reshape(mask, jnp.shape(mask) + (1,) * d.event_dim)
-    inner = changed(x, lambda x: jnp.where(wide, x, instead))
-    return jnp.where(mask, log_prob(base, inner), 0.0)
+    return jnp.where(mask, log_prob(base, _feasible(base, x, mask)), 0.0)
 
 
 def transformed(
@@ -104,8 +98,20 @@ def _folded(d: dist.FoldedDistribution, x: Value, log_prob: Density) -> Array:
 
 
 def _inside(d: dist.Distribution, x: Value, log_prob: Density) -> Array:
-    inside, values = within(d, value_of(x)), log_prob(d, x)
-    return values if inside is True else jnp.where(inside, values, -jnp.inf)
+    inside = within(d, value_of(x))
+    if inside is True:
+        return log_prob(d, x)
+    return jnp.where(inside, log_prob(d, _feasible(d, x, inside)), -jnp.inf)
+
+
+def _feasible(d: dist.Distribution, x: Value, kept: Any) -> Value:
+    """Values of finite density in place of those not kept: no NaN comes from behind a mask."""
+    try:
+        instead = d.support.feasible_like(value_of(x))
+    except NotImplementedError:
+        return x
+    wide = jnp.reshape(kept, jnp.shape(kept) + (1,) * d.event_dim)
+    return changed(x, lambda x: jnp.where(wide, x, instead))
 
 
 def _mixture(d: Any, x: Value, log_prob: Density) -> Array:

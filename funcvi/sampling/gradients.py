@@ -12,12 +12,14 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax import Array
 from jax.custom_derivatives import SymbolicZero
 from numpyro.distributions import constraints
 from numpyro.distributions import transforms as nt
 
+from funcvi._jax import is_concrete
 from funcvi._numpyro import GATED, Mixture
 from funcvi._types import Joint, Key
 from funcvi.joints import is_joint, members_of
@@ -26,7 +28,7 @@ from funcvi.sampling.implicit import instantiated
 from funcvi.sampling.points import Value, value_of
 from funcvi.sampling.record import Record, Shape
 from funcvi.sampling.registry import raw_point, record_of
-from funcvi.sampling.supports import elementwise, support_of
+from funcvi.sampling.supports import elementwise, ends_of, support_of
 
 __all__ = [
     "GATED",
@@ -142,6 +144,8 @@ def edge_obstacle(d: dist.Distribution) -> str | None:
     """
     if isinstance(d, Mixture) and _jumps_inside(d):
         return f"the log density of {type(d).__name__} jumps at the edge of a component"
+    if isinstance(d, dist.FoldedDistribution) and _ends_behind_the_fold(d):
+        return f"the log density of {type(d).__name__} jumps where one of its halves ends"
     return next(filter(None, map(edge_obstacle, record_of(d).parts(d))), None)
 
 
@@ -157,6 +161,20 @@ def _jumps_inside(d: Any) -> bool:
         return True
     # numpyro calls the support of an affine image the line, whatever it is the image of.
     return _is_whole(supports[0]) and not all(map(covers_the_line, components))
+
+
+def _ends_behind_the_fold(d: dist.FoldedDistribution) -> bool:
+    """Whether the two halves that are laid over one another may end in different places."""
+    inner = d.base_dist
+    if d.transforms[:-1]:
+        inner = dist.TransformedDistribution(inner, d.transforms[:-1], validate_args=False)
+    if covers_the_line(inner):
+        return False
+    ends = ends_of(inner)
+    if ends is None or not is_concrete((ends.low, ends.high)):
+        return True
+    low, high = np.asarray(ends.low), np.asarray(ends.high)
+    return not bool(np.all((low >= 0) | (high <= 0) | (low == -high)))
 
 
 def moving_edges(d: dist.Distribution) -> list[Array]:
@@ -248,7 +266,7 @@ def undifferentiable(values: T, leaves: list[Array], refusal: Exception) -> T:
 
 def _moving_support(d: Any) -> str:
     instead = "choose another family"
-    if pathwise_obstacle(d) is None:
+    if pathwise_obstacle(d) is None and edge_obstacle(d) is None:
         instead = 'use estimator="pathwise"'
     return (
         f"the support of {type(d).__name__} moves with its parameters, so this gradient would be "

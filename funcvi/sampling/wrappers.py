@@ -44,28 +44,17 @@ def _mask_obstacle(d: dist.MaskedDistribution) -> str | None:
     return "draws of MaskedDistribution do not follow its log_prob, which is zero where masked"
 
 
-def _folded_obstacle(d: dist.FoldedDistribution) -> str | None:
-    if d.transforms and len(d.transforms) > 1:
-        return (
-            "draws of FoldedDistribution do not follow numpyro's log_prob, which leaves out the "
-            "transforms of what is folded"
-        )
-    return None
-
-
 _TRANSFORMED = Record(compose=_transformed, parts=base_of)
 
 RECORDS: dict[type, Record] = {
     dist.ExpandedDistribution: Record(compose=_same, parts=base_of),
     dist.MaskedDistribution: Record(compose=_same, parts=base_of, score=_mask_obstacle),
     dist.Independent: Record(compose=_independent, parts=base_of),
-    dist.FoldedDistribution: Record(
-        compose=_transformed, parts=base_of, pathwise=_folded_obstacle, score=_folded_obstacle
-    ),
     **dict.fromkeys(
         named(
             "TransformedDistribution",
             "CirculantNormal",
+            "FoldedDistribution",
             "GaussianStateSpace",
             "InverseWishart",
             "LKJ",

@@ -88,6 +88,115 @@ def test_folded_draws_turn_at_zero() -> None:
         fv.kl(folded(0.5), dist.Gamma(2.0, 1.0), key=KEY, estimator="pathwise")
 
 
+def test_halves_of_a_folded_density_end_apart() -> None:
+    """At one, where the half behind the fold ends: along draws the gradient is -0.131."""
+    p = dist.FoldedDistribution(dist.Uniform(-1.0, 2.0))
+
+    def q(a: Any) -> dist.Distribution:
+        return dist.TransformedDistribution(dist.Beta(a, 2.0), transforms.AffineTransform(0.0, 2.0))
+
+    def divergence(a: Any) -> Any:
+        return fv.kl(q(a), p, key=KEY, num_samples=100_000)
+
+    def exact(a: float) -> float:
+        beta, below = stats.beta(a, 2.0), stats.beta(a, 2.0).cdf(0.5)
+        return float(-beta.entropy() + below * np.log(1 / 3 / (2 / 3)) - np.log(2 / 3))
+
+    value, slope = jax.value_and_grad(divergence)(3.0)
+    assert abs(value - exact(3.0)) < 0.01
+    assert abs(slope - (exact(3.01) - exact(2.99)) / 0.02) < 0.02
+    with pytest.raises(ValueError, match="jumps where one of its halves ends"):
+        fv.kl(q(3.0), p, key=KEY, estimator="pathwise")
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_an_end_behind_the_fold_that_is_learned_is_refused(sign: float) -> None:
+    """-1.000 for 0.029."""
+
+    def divergence(edge: Any) -> Any:
+        shift = transforms.AffineTransform(edge, sign)
+        p = dist.FoldedDistribution(dist.TransformedDistribution(dist.Exponential(1.0), shift))
+        return fv.kl(dist.HalfNormal(1.0), p, key=KEY, num_samples=10)
+
+    for loss in (divergence, jax.jit(divergence)):
+        assert jnp.isfinite(loss(-sign))
+        with pytest.raises(ValueError, match="moves with its parameters"):
+            jax.grad(loss)(-sign)
+
+
+@pytest.mark.parametrize(
+    ("base", "jumps"),
+    [
+        (dist.Normal(), False),
+        (dist.LogNormal(), False),
+        (dist.Exponential(1.0), False),
+        (dist.Uniform(-1.0, 1.0), False),
+        (dist.Uniform(1.0, 2.0), False),
+        (dist.TransformedDistribution(dist.Normal(), transforms.AffineTransform(1.0, 2.0)), False),
+        (dist.TruncatedNormal(0.0, 1.0, low=-1.0), True),
+        (
+            dist.TransformedDistribution(dist.Beta(2, 2), transforms.AffineTransform(-1.0, 3.0)),
+            True,
+        ),
+    ],
+)
+def test_which_folded_densities_jump(base: Any, jumps: bool) -> None:
+    assert (edge_obstacle(dist.FoldedDistribution(base)) is not None) is jumps
+
+
+FOLDED: dict[str, tuple[Any, Any]] = {
+    "affine": (
+        lambda t: dist.TransformedDistribution(
+            dist.Normal(), transforms.AffineTransform(t, 0.7)
+        ),
+        lambda x, t: np.logaddexp(stats.norm(t, 0.7).logpdf(x), stats.norm(t, 0.7).logpdf(-x)),
+    ),
+    "half a line": (
+        lambda t: dist.LogNormal(t, 0.7), lambda x, t: stats.lognorm(0.7, 0, np.exp(t)).logpdf(x)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOLDED)
+def test_what_is_folded_may_have_transforms(name: str) -> None:
+    """It was refused; behind the fold there was NaN."""
+    build, log_q_at = FOLDED[name]
+    x = np.linspace(1e-6, 40, 400_001)
+
+    def exact(t: float) -> float:
+        log_q = log_q_at(x, t)
+        return float(np.trapezoid(np.exp(log_q) * (log_q - stats.gamma(2.0).logpdf(x)), x))
+
+    def divergence(t: Any) -> Any:
+        q = dist.FoldedDistribution(build(t))
+        return fv.kl(q, dist.Gamma(2.0, 1.0), key=KEY, num_samples=100_000)
+
+    value, slope = jax.value_and_grad(divergence)(0.5)
+    assert abs(value - exact(0.5)) < 0.01
+    assert abs(slope - (exact(0.51) - exact(0.49)) / 0.02) < 0.02
+
+
+def test_a_component_outside_its_support_has_a_gradient() -> None:
+    """The scale of the half that lives on positive values: NaN."""
+
+    def mixture(scale: Any) -> dist.Distribution:
+        parts = [dist.Normal(), dist.LogNormal(0.0, scale)]
+        return dist.MixtureGeneral(HALVES, parts, support=dist.constraints.real)
+
+    x = np.linspace(-12, 12, 400_000)
+    q = stats.norm(0.0, 1.3).pdf(x)
+
+    def exact(s: float) -> float:
+        half = np.where(x > 0, stats.lognorm(s).pdf(np.abs(x)), 0)
+        return float(-np.trapezoid(q * np.log((stats.norm.pdf(x) + half) / 2), x))
+
+    def loss(s: Any) -> Any:
+        return fv.kl(dist.Normal(0.0, 1.3), mixture(s), key=KEY, num_samples=100_000)
+
+    slope = jax.grad(loss)(1.3)
+    assert abs(slope - (exact(1.31) - exact(1.29)) / 0.02) < 0.01
+
+
 def bounded() -> None:
     x = numpyro.sample("x", dist.Normal(0.0, 1.0))
     numpyro.sample("y", dist.Uniform(-5.0, x + 3.0), obs=0.5)
