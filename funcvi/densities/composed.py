@@ -156,6 +156,11 @@ def _hurdle(d: Any, x: Value, log_prob: Density) -> Array:
     return jnp.where(is_zero, log_gate, through)
 
 
+def _sine_skewed(d: dist.SineSkewed, x: Value, log_prob: Density) -> Array:
+    skew = jnp.sum(d.skewness * jnp.sin(value_of(x) - d.base_dist.mean), axis=-1)
+    return log_prob(d.base_dist, x) + jnp.log1p(skew)
+
+
 _COMPONENTS = (
     dist.MixtureSameFamily.component_log_probs,
     dist.MixtureGeneral.component_log_probs,
@@ -168,6 +173,7 @@ COMPOSED: dict[object, Composed] = {
     dist.MaskedDistribution.log_prob: _masked,
     dist.TransformedDistribution.log_prob: validate_sample(transformed),
     dist.FoldedDistribution.log_prob: validate_sample(_folded),
+    dist.SineSkewed.log_prob: validate_sample(_sine_skewed),
     Mixture.log_prob: validate_sample(_mixture),
     ZeroInflatedProbs.log_prob: validate_sample(_zero_inflated),
     ZeroInflatedLogits.log_prob: validate_sample(_zero_inflated),

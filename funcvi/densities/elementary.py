@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 from jax.lax import stop_gradient
+from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import i0e
 
 from funcvi.densities.stirling import (
@@ -18,6 +19,7 @@ from funcvi.densities.stirling import (
     log_rising,
 )
 from funcvi.sampling.dtypes import own_dtype
+from funcvi.sampling.multivariate import times_vector
 from funcvi.sampling.polynomials import horner
 
 __all__ = ["DENSITIES"]
@@ -38,6 +40,16 @@ def _student_t(d: dist.StudentT, x: Array) -> Array:
     growth = jnp.where(far, 2 * jnp.log(jnp.where(far, u, 1.0)), near)
     norm = log_rising(df / 2, jnp.full_like(df, 0.5)) - math.log(2 * math.pi) / 2 - jnp.log(scale)
     return norm - (df + 1) / 2 * growth
+
+
+def _multivariate_student_t(d: dist.MultivariateStudentT, x: Array) -> Array:
+    x, df, loc, factor = _wide(d, x, d.df, d.loc, d.scale_tril)
+    size = factor.shape[-1]
+    inverse = solve_triangular(factor, jnp.broadcast_to(jnp.eye(size), factor.shape), lower=True)
+    square = jnp.sum(jnp.square(times_vector(inverse, x - loc)), axis=-1)
+    log_det = jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)), axis=-1)
+    norm = log_rising(df / 2, jnp.full_like(df, size / 2)) - size * math.log(2 * math.pi) / 2
+    return norm - log_det - (df + size) / 2 * jnp.log1p(square / df)
 
 
 def _von_mises(d: dist.VonMises, x: Array) -> Array:
@@ -198,6 +210,7 @@ def _dirichlet_multinomial(d: dist.DirichletMultinomial, x: Array) -> Array:
 
 DENSITIES: dict[object, Callable[[Any, Array], Array]] = {
     dist.StudentT.log_prob: _student_t,
+    dist.MultivariateStudentT.log_prob: _multivariate_student_t,
     dist.VonMises.log_prob: _von_mises,
     dist.DoublyTruncatedPowerLaw.log_prob: _doubly_truncated_power,
     dist.Poisson.log_prob: _poisson,

@@ -8,6 +8,7 @@ usually written. Here it is a sum of two of its parts that are never negative: w
 """
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,8 @@ from numpyro.distributions.kl import kl_divergence
 from funcvi.densities.log_prob import log_prob_within
 
 __all__ = ["closed_form"]
+
+Formula: TypeAlias = Callable[..., Array]
 
 
 def closed_form(q: dist.Distribution, p: dist.Distribution) -> Array | None:
@@ -90,6 +93,46 @@ def _normal_vector(q: dist.MultivariateNormal, p: dist.MultivariateNormal) -> Ar
     return (own.sum(-1) + (off**2).sum((-2, -1)) + (apart**2).sum(-1)) / 2
 
 
+def _wishart(q: dist.WishartCholesky, p: dist.WishartCholesky) -> Array:
+    return _wishart_of(q, p, q.scale_tril, p.scale_tril)
+
+
+def _inverse_wishart(q: dist.InverseWishartCholesky, p: dist.InverseWishartCholesky) -> Array:
+    return _wishart_of(
+        q, p, p.scale_tril, q.scale_tril
+    )  # of the inverses, whose scales are inverse
+
+
+def _wishart_of(q: dist.Distribution, p: dist.Distribution, ours: Array, theirs: Array) -> Array:
+    """Gamma laws of Bartlett's diagonal, with the mean scale; and how far scales are from it."""
+    size = q.event_shape[-1]
+    batch = jnp.broadcast_shapes(q.batch_shape, p.batch_shape)
+    ours, theirs = (jnp.broadcast_to(f, (*batch, size, size)) for f in (ours, theirs))
+    between = solve_triangular(theirs, ours, lower=True)
+    log_scales = 2 * jnp.log(jnp.diagonal(between, axis1=-2, axis2=-1))
+    mean = log_scales.mean(-1)
+    off = (jnp.tril(between, -1) ** 2).sum((-2, -1))
+    apart = jnp.exp(mean) * _excess(log_scales - mean[..., None]).sum(-1) + off
+    old, new = ((jnp.asarray(d.concentration)[..., None] - jnp.arange(size)) / 2 for d in (q, p))
+    ratio = _log_ratio(new, old) - mean[..., None]
+    gammas = (new * _excess(-ratio) + _remainder(old, new)).sum(-1)
+    gap = size * (size - 1) / 4 * _excess(mean)
+    return gammas + jnp.asarray(q.concentration) / 2 * apart + gap
+
+
+def _lkj(q: dist.LKJCholesky, p: dist.LKJCholesky) -> Array:
+    """That of the partial correlations, which are independent Beta variables."""
+    below = jnp.arange(1, q.dimension)  # of that many, in one column, each has this concentration
+    old, new = (jnp.asarray(d.concentration)[..., None] + (below - 1) / 2 for d in (q, p))
+    each = _dirichlet_of(*(jnp.stack([a, a], axis=-1) for a in (old, new)))
+    return (below * each).sum(-1)
+
+
+def _bare_of(formula: Formula) -> Formula:
+    """The same of what both are one bijection of."""
+    return lambda q, p: formula(q.base_dist, p.base_dist)
+
+
 def _log_ratio(new: Array, old: Array, added: Array | None = None) -> Array:
     """``log(new / old)``, also where the two are nearly the same."""
     step = (new - old if added is None else added) / old
@@ -134,10 +177,16 @@ _STIRLING = {1: 1 / 12, 3: -1 / 360, 5: 1 / 1260, 7: -1 / 1680, 9: 1 / 1188}
 """``log Gamma(x) = (x - 1/2) log x - x + log(2 pi) / 2`` and these powers of 1 / x."""
 
 
-_OURS: dict[tuple[type, ...], Callable[..., Array]] = {
+_OURS: dict[tuple[type, ...], Formula] = {
     (dist.CategoricalProbs, dist.CategoricalLogits): _categorical,
     (dist.Gamma, dist.Chi2): _gamma,
     (dist.Beta,): _beta,
     (dist.Dirichlet,): _dirichlet,
     (dist.MultivariateNormal,): _normal_vector,
+    (dist.WishartCholesky,): _wishart,
+    (dist.InverseWishartCholesky,): _inverse_wishart,
+    (dist.LKJCholesky,): _lkj,
+    (dist.Wishart,): _bare_of(_wishart),
+    (dist.InverseWishart,): _bare_of(_inverse_wishart),
+    (dist.LKJ,): _bare_of(_lkj),
 }
