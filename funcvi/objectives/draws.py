@@ -22,6 +22,7 @@ from funcvi.densities.log_prob import log_prob
 from funcvi.objectives.enumeration import enumerated, finite_support
 from funcvi.objectives.estimators import check_arguments, choose
 from funcvi.sampling.draw import unvalidated
+from funcvi.sampling.dtypes import own_dtype
 from funcvi.sampling.gradients import (
     edge_obstacle,
     jump_obstacle,
@@ -30,6 +31,7 @@ from funcvi.sampling.gradients import (
 )
 from funcvi.sampling.points import Value, changed, value_of
 from funcvi.sampling.registry import raw_point
+from funcvi.sampling.rounding import inside_support, is_half, widened
 from funcvi.sampling.scored import scored_point
 from funcvi.wrong_kinds import instead_of_a_distribution
 
@@ -116,11 +118,16 @@ def draws(
     for name, d in members.items():
         obstacle = jump(d) if jump else jump_obstacle(d) or edge_obstacle(d)
         kind = choose(d, estimator, allowed, jump=obstacle, label=name)
-        sites.append(_Site(name, unvalidated(d), kind))
+        sites.append(_Site(name, unvalidated(widened(d)), kind))
     _check_draws(sites, key, num_samples)
 
+    def given(each: Sequence[Value]) -> Sequence[Value]:
+        """What the caller's function gets: in half precision a rounded draw."""
+        pairs = zip(members.values(), each, strict=True)
+        return [inside_support(d, x) if is_half(own_dtype(d)) else x for d, x in pairs]
+
     def density(each: Sequence[Value]) -> Array:
-        z = each if log_p_of_points else [value_of(x) for x in each]
+        z = each if log_p_of_points else [value_of(x) for x in given(each)]
         values = log_p(jax.tree.unflatten(structure, z))
         expected = len(value_of(each[0])), *sites[0].q.batch_shape
         if function is not None and jnp.shape(values) != expected:
@@ -134,7 +141,9 @@ def draws(
         z, log_q, values, weight = enumerated(sites[0].q, lambda z: density([z]), key, num_samples)
         if with_density and bends(sites[0].q):
             log_q = once_differentiable(type(sites[0].q).__name__, log_q, sites[0].q)
-        return Draws(jax.tree.unflatten(structure, [value_of(z)]), log_q, values, weight=weight)
+        (value,) = given([z])
+        z = jax.tree.unflatten(structure, [value_of(value)])
+        return _narrow(Draws(z, log_q, values, weight=weight), members)
     assert key is not None
     keys = [key] if len(sites) == 1 else list(jax.random.split(key, len(sites)))
     pairs = [_drawn(site, k, num_samples) for site, k in zip(sites, keys, strict=True)]
@@ -142,8 +151,18 @@ def draws(
     if any(site.estimator == "doubly_reparameterised" for site in sites):
         each = _doubly_reparameterised(sites, each, density)
     log_q, score = _densities(sites, each, [log_q for _, log_q in pairs], with_density)
-    values = jax.tree.unflatten(structure, [value_of(x) for x in each])
-    return Draws(values, log_q, density(each), score)
+    values = jax.tree.unflatten(structure, [value_of(x) for x in given(each)])
+    return _narrow(Draws(values, log_q, density(each), score), members)
+
+
+def _narrow(d: Draws, members: dict[str, dist.Distribution]) -> Draws:
+    """Densities in the dtype of q's parameters: in half precision they are rounded once, here."""
+    dtype = jnp.result_type(*map(own_dtype, members.values()))
+    if not is_half(dtype):
+        return d
+    names = "log_q", "live_score", "weight"
+    parts = {name: getattr(d, name) for name in names if getattr(d, name) is not None}
+    return d._replace(**{name: part.astype(dtype) for name, part in parts.items()})
 
 
 def average(d: Draws, f: Array) -> Array:

@@ -19,8 +19,10 @@ from funcvi.objectives.estimators import check_arguments
 from funcvi.objectives.masks import masked, outer_masks
 from funcvi.objectives.supports import checked_pair
 from funcvi.sampling.draw import unvalidated
+from funcvi.sampling.dtypes import floats
 from funcvi.sampling.gradients import edge_obstacle, jump_obstacle, with_fixed_support
 from funcvi.sampling.points import Value
+from funcvi.sampling.rounding import is_half, widened
 from funcvi.wrong_kinds import instead_of_a_distribution
 
 __all__ = ["kl"]
@@ -57,7 +59,8 @@ def kl(
             "sticking_the_landing" to force one.
 
     Returns:
-        A scalar, in the dtype of the log densities.
+        A scalar, in the dtype of the log densities; in bfloat16 and float16 it is computed in
+        float32 and rounded once.
 
     Raises:
         TypeError: q or p is not a distribution, or only one of them is a joint.
@@ -76,8 +79,11 @@ def kl(
     terms = []
     for each_q, each_p, each_key, label in _pairs(q, p, key, ""):
         checked = checked_pair(each_q, each_p, label)
-        bare = unvalidated(each_q), unvalidated(each_p)
-        terms.append(jnp.sum(checked(_pair_kl(*bare, each_key, num_samples, estimator, label))))
+        bare = unvalidated(widened(each_q)), unvalidated(widened(each_p))
+        term = jnp.sum(checked(_pair_kl(*bare, each_key, num_samples, estimator, label)))
+        dtypes = floats((each_q, each_p))
+        half = bool(dtypes) and is_half(jnp.result_type(*dtypes))
+        terms.append(term.astype(jnp.result_type(*dtypes)) if half else term)
     return reduce(jnp.add, terms) if terms else jnp.zeros(())
 
 

@@ -14,6 +14,7 @@ from numpyro.distributions import constraints
 from funcvi.constraints import constraint_name
 from funcvi.runtime_checks import require
 from funcvi.sampling.gradients import GATED, covers_the_line, support_of
+from funcvi.sampling.supports import is_discrete
 
 __all__ = ["checked_pair"]
 
@@ -56,8 +57,8 @@ def checked_pair(
         )
     if isinstance(q, dist.Delta):
         return lambda value: value
-    if q.is_discrete != p.is_discrete:
-        kinds = ["discrete" if d.is_discrete else "continuous" for d in (q, p)]
+    if is_discrete(q) != is_discrete(p):
+        kinds = ["discrete" if is_discrete(d) else "continuous" for d in (q, p)]
         raise ValueError(
             f"{names[0]} is {kinds[0]} and {names[1]} is {kinds[1]}: KL(q || p) is undefined."
         )
@@ -126,4 +127,4 @@ def _has_atom(d: dist.Distribution) -> bool:
     """A hurdle (or zero inflation) over a continuous distribution: part mass, part density."""
     while hasattr(d, "base_dist") and not isinstance(d, GATED):
         d = d.base_dist
-    return isinstance(d, GATED) and not d.base_dist.is_discrete
+    return isinstance(d, GATED) and not is_discrete(d.base_dist)

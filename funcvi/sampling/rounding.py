@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 from jax import Array, lax
 from numpyro.distributions import constraints
 
-from funcvi.sampling.dtypes import own_dtype
+from funcvi.sampling.dtypes import floats, own_dtype
 from funcvi.sampling.implicit import implicit
 from funcvi.sampling.points import Point, Value, value_of
 from funcvi.sampling.supports import Ends, ends_of, support_of
@@ -30,6 +30,8 @@ def is_half(dtype: Any) -> bool:
 
 def widened(d: dist.Distribution) -> dist.Distribution:
     """The same distribution with parameters of float32 in place of narrower ones."""
+    if not any(is_half(x.dtype) for x in floats(d)):
+        return d
     return jax.tree.map(
         lambda x: x.astype(jnp.float32) if hasattr(x, "dtype") and is_half(x.dtype) else x, d
     )

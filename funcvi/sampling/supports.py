@@ -14,7 +14,7 @@ from funcvi._jax import is_concrete
 from funcvi._numpyro import GATED, Mixture
 from funcvi.sampling import wrappers
 
-__all__ = ["Ends", "elementwise", "ends_of", "support_of"]
+__all__ = ["Ends", "elementwise", "ends_of", "is_discrete", "support_of"]
 
 
 class Ends(NamedTuple):
@@ -33,14 +33,23 @@ class Ends(NamedTuple):
         )
 
 
+_WRAPPED = dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution
 _LINE = Ends(-np.inf, np.inf)
 
 
 def support_of(d: dist.Distribution) -> Any:
     """The support with the wrapping into events taken off."""
-    if isinstance(d, dist.Levy):
-        return constraints.greater_than(d.loc)  # numpyro's own is lost when a pytree is rebuilt
+    bare = d
+    while isinstance(bare, _WRAPPED):
+        bare = bare.base_dist
+    if isinstance(bare, dist.Levy):
+        return constraints.greater_than(bare.loc)  # numpyro's own is lost when a pytree is rebuilt
     return elementwise(d.support)
+
+
+def is_discrete(d: dist.Distribution) -> bool:
+    """Whether values are counts, also of what lost its support when a pytree was rebuilt."""
+    return bool(support_of(d).is_discrete)
 
 
 def elementwise(constraint: Any) -> Any:
@@ -52,7 +61,7 @@ def elementwise(constraint: Any) -> Any:
 
 def ends_of(d: dist.Distribution) -> Ends | None:
     """None where entries have no ends of their own: on what curves, or is not known."""
-    if isinstance(d, (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)):
+    if isinstance(d, _WRAPPED):
         return ends_of(d.base_dist)
     if isinstance(d, GATED):
         base = ends_of(d.base_dist)

@@ -62,3 +62,14 @@ def test_an_infinite_bound_that_is_an_array_is_no_bound():
     p = dist.TruncatedDistribution(dist.Normal(), low=jnp.array(-jnp.inf), high=jnp.array(5.0))
     q = dist.TruncatedDistribution(dist.Normal(), low=-3.0, high=4.0)
     assert float(checked_pair(q, p, "")(jnp.array(1.0))) == 1.0
+
+
+@pytest.mark.parametrize("wrap", [lambda d: d, lambda d: d.to_event(1), lambda d: d.mask(True)])
+def test_a_support_is_known_inside_jit_although_numpyro_loses_it(wrap):
+    def of(low):
+        return wrap(dist.Levy(jnp.array([low, low]), 1.0))
+
+    value = jax.jit(lambda q, p: fv.kl(q, p, key=KEY))
+    assert float(value(of(0.0), of(0.0))) == pytest.approx(0, abs=1e-5)
+    with pytest.raises((ValueError, jax.errors.JaxRuntimeError), match="greater than"):
+        value(of(-1.0), of(0.0)).block_until_ready()
