@@ -12,7 +12,13 @@ from numpyro.distributions import transforms as nt
 
 from funcvi.bijections import Exp, Interval, LowerBound, Softplus, UpperBound
 from funcvi.runtime_checks import concrete
-from funcvi.vector_bijections import CovarianceFactor, Ordered, PositiveOrdered, Simplex
+from funcvi.vector_bijections import (
+    CorrelationFactor,
+    CovarianceFactor,
+    Ordered,
+    PositiveOrdered,
+    Simplex,
+)
 
 __all__ = ["bijection_for", "constraint_name"]
 
@@ -84,6 +90,7 @@ _REGISTRY: tuple[tuple[type, Callable[[constraints.Constraint], nt.Transform]], 
     (type(constraints.unit_interval), lambda c: nt.SigmoidTransform()),
     (constraints.interval, lambda c: Interval(c.lower_bound, c.upper_bound)),
     (type(constraints.simplex), lambda c: Simplex()),
+    (type(constraints.corr_cholesky), lambda c: CorrelationFactor()),
     (type(constraints.positive_ordered_vector), lambda c: PositiveOrdered()),
     (type(constraints.ordered_vector), lambda c: Ordered()),
     (

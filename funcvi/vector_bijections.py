@@ -6,12 +6,13 @@ As in ``bijections``, ``x`` is unconstrained and ``y`` constrained.
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.nn import log_softmax
+from jax.nn import log_sigmoid, log_softmax
 from numpyro.distributions import constraints
+from numpyro.distributions import transforms as nt
 
 from funcvi.bijections import Bijection, Floats, float_dtype, margin, spacing
 
-__all__ = ["CovarianceFactor", "Ordered", "PositiveOrdered", "Simplex"]
+__all__ = ["CorrelationFactor", "CovarianceFactor", "Ordered", "PositiveOrdered", "Simplex"]
 
 
 class Simplex(Bijection):
@@ -126,6 +127,30 @@ class PositiveOrdered(Ordered):
 
     def nearest_interior(self, y: Floats) -> Floats:
         return np.maximum(super().nearest_interior(y), self._gaps(y) * (1 + np.arange(y.shape[-1])))
+
+
+class CorrelationFactor(nt.CorrCholeskyTransform):
+    """numpyro's, of partial correlations ``tanh(x)``, with logarithms that see no rounding to one.
+
+    With ``s = log(1 - tanh(x)**2)``, the log of a diagonal entry is half the sum of s in its row.
+    """
+
+    @staticmethod
+    def log_diagonal(s: Array) -> Array:
+        """(..., n, n): the logs of the diagonal, and zero elsewhere."""
+        n = round((1 + (1 + 8 * s.shape[-1]) ** 0.5) / 2)
+        rows, cols = jnp.tril_indices(n, -1)
+        below = jnp.zeros((*s.shape[:-1], n, n), s.dtype).at[..., rows, cols].set(s)
+        return jnp.eye(n, dtype=s.dtype) * jnp.sum(below, axis=-1, keepdims=True) / 2
+
+    @staticmethod
+    def log_rest(x: Array) -> Array:
+        """s, above."""
+        return 2 * jnp.log(2.0).astype(x.dtype) + log_sigmoid(2 * x) + log_sigmoid(-2 * x)
+
+    def log_abs_det_jacobian(self, x: Array, y: Array, intermediates: object = None) -> Array:
+        rows, cols = jnp.tril_indices(y.shape[-1], -1)
+        return jnp.sum((rows + 1 - cols) / 2 * self.log_rest(x), axis=-1)
 
 
 class CovarianceFactor(Bijection):

@@ -12,6 +12,7 @@ from jax.lax import stop_gradient
 from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import i0e
 
+from funcvi.densities.lkj import log_lkj_density
 from funcvi.densities.stirling import (
     log_beta_density,
     log_dirichlet_density,
@@ -50,6 +51,11 @@ def _multivariate_student_t(d: dist.MultivariateStudentT, x: Array) -> Array:
     log_det = jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)), axis=-1)
     norm = log_rising(df / 2, jnp.full_like(df, size / 2)) - size * math.log(2 * math.pi) / 2
     return norm - log_det - (df + size) / 2 * jnp.log1p(square / df)
+
+
+def _lkj_cholesky(d: dist.LKJCholesky, x: Array) -> Array:
+    (x,) = _wide(d, x)
+    return log_lkj_density(d, jnp.log(jnp.diagonal(x, axis1=-2, axis2=-1)))
 
 
 def _von_mises(d: dist.VonMises, x: Array) -> Array:
@@ -211,6 +217,7 @@ def _dirichlet_multinomial(d: dist.DirichletMultinomial, x: Array) -> Array:
 DENSITIES: dict[object, Callable[[Any, Array], Array]] = {
     dist.StudentT.log_prob: _student_t,
     dist.MultivariateStudentT.log_prob: _multivariate_student_t,
+    dist.LKJCholesky.log_prob: _lkj_cholesky,
     dist.VonMises.log_prob: _von_mises,
     dist.DoublyTruncatedPowerLaw.log_prob: _doubly_truncated_power,
     dist.Poisson.log_prob: _poisson,

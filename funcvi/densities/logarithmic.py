@@ -9,6 +9,7 @@ import numpyro.distributions as dist
 from jax import Array
 from numpyro.distributions import constraints
 
+from funcvi.densities.lkj import log_lkj_density
 from funcvi.densities.stirling import (
     log_beta_density,
     log_dirichlet_density,
@@ -57,6 +58,11 @@ def _dirichlet(d: dist.Dirichlet, point: Point) -> Array:
     return log_dirichlet_density(concentration, point.x, log_above(point))
 
 
+def _lkj_cholesky(d: dist.LKJCholesky, point: Point) -> Array:
+    logs = jnp.log(point.x) if point.above is None else point.above
+    return log_lkj_density(d, jnp.diagonal(logs, axis1=-2, axis2=-1))
+
+
 def at_value(d: Any, x: Array) -> Array:
     """The density of a plain value, whose logarithms are taken here; at an edge it is numpyro's."""
     x = x.astype(jnp.promote_types(jnp.result_type(x, own_dtype(d)), jnp.float32))
@@ -78,4 +84,5 @@ LOGARITHMIC: dict[object, Callable[[Any, Point], Array]] = {
     dist.BetaProportion.log_prob: _beta,
     dist.Kumaraswamy.log_prob: _kumaraswamy,
     dist.Dirichlet.log_prob: _dirichlet,
+    dist.LKJCholesky.log_prob: _lkj_cholesky,
 }

@@ -22,6 +22,7 @@ from funcvi.sampling.multivariate import times_vector
 from funcvi.sampling.points import Point, value_of
 from funcvi.sampling.record import Draw, Record, Shape, Univariate, discrete
 from funcvi.sampling.wrappers import base_of
+from funcvi.vector_bijections import CorrelationFactor
 
 __all__ = ["RECORDS"]
 
@@ -109,7 +110,7 @@ def _inverse_wishart_cholesky(d: dist.InverseWishartCholesky, key: Key, shape: S
     return d.scale_tril @ solve_triangular(latent, eye, lower=True)
 
 
-def _lkj_cholesky(d: dist.LKJCholesky, key: Key, shape: Shape) -> Array:
+def _lkj_cholesky(d: dist.LKJCholesky, key: Key, shape: Shape) -> Point:
     """Canonical partial correlations, each a Beta on (-1, 1) (Lewandowski et al. 2009,
     doi:10.1016/j.jmva.2009.04.008)."""
     size = d.dimension
@@ -118,7 +119,8 @@ def _lkj_cholesky(d: dist.LKJCholesky, key: Key, shape: Shape) -> Array:
     # A Beta(a, a) on (-1, 1) is tanh of half its log odds, which keeps both ends.
     log_odds = _log_odds(key, a, a, (*shape, columns.size))
     bound = 1 - jnp.finfo(log_odds.dtype).eps
-    return signed_stick_breaking_tril(jnp.clip(jnp.tanh(log_odds / 2), -bound, bound))
+    x = signed_stick_breaking_tril(jnp.clip(jnp.tanh(log_odds / 2), -bound, bound))
+    return Point(x, CorrelationFactor.log_diagonal(CorrelationFactor.log_rest(log_odds / 2)))
 
 
 def _counts(latent: Draw, given: Callable[[Any, Array], dist.Distribution]) -> Record:

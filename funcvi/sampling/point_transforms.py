@@ -11,7 +11,7 @@ from numpyro.distributions.util import sum_rightmost
 from funcvi.bijections import Exp, Interval, LowerBound, Softplus, UpperBound
 from funcvi.sampling.dtypes import inside
 from funcvi.sampling.points import Point, Value, log_above, log_below, value_of
-from funcvi.vector_bijections import Simplex
+from funcvi.vector_bijections import CorrelationFactor, Simplex
 
 __all__ = ["before", "log_det", "through"]
 
@@ -50,6 +50,8 @@ def _onto_constraint(transform: nt.Transform, x: Array, y: Array) -> Value:
     """By one of our own bijections."""
     if isinstance(transform, Simplex):
         return Point(y, transform.log_image(x))
+    if isinstance(transform, CorrelationFactor):
+        return Point(y, transform.log_diagonal(transform.log_rest(x)))
     if isinstance(transform, UpperBound):
         return Point(y, below=x, high=jnp.broadcast_to(transform.bound, y.shape))
     if isinstance(transform, Interval):
