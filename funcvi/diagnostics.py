@@ -60,7 +60,7 @@ class Diagnosis:
 
     def __str__(self) -> str:
         return (
-            f"ELBO   {self.elbo:.2f} +- {self.elbo_standard_error:.2f} nats "
+            f"ELBO   {self.elbo:.2f} +- {self.elbo_standard_error:.2g} nats "
             f"({self.num_samples} draws)\n"
             f"k-hat  {self.k_hat:.2f} +- {self.k_hat_standard_error:.2f}: {self.message}"
         )

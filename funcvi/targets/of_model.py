@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from numpyro import handlers
 from numpyro.primitives import Messenger
 
+from funcvi._numpyro import GATED
 from funcvi._types import Key
 from funcvi.constraints import bijection_for, constraint_name
 from funcvi.densities.bends import bends
@@ -18,9 +19,13 @@ from funcvi.densities.log_prob import log_prob, log_prob_within
 from funcvi.sampling.gradients import moving_edges
 from funcvi.sampling.point_transforms import through
 from funcvi.sampling.points import Value
+from funcvi.sampling.record import unwrapped
+from funcvi.sampling.registry import record_of
 from funcvi.targets.record import Sites, Target, check_shapes, log_det_of
 
 __all__ = ["from_model"]
+
+_WRAPPERS = (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
 
 Model: TypeAlias = Callable[..., object]
 Message: TypeAlias = dict[str, Any]  # numpyro's own: a site of a trace
@@ -50,11 +55,25 @@ class _Constrain(Messenger):
         self.log_det = self.log_det + log_det_of(bijection, z, value)
 
 
+class _Drawable(Messenger):
+    """Refuses a flat prior by name, where numpyro has no draw to start from."""
+
+    def process_message(self, msg: Message) -> None:
+        if msg["type"] != "sample" or msg["value"] is not None:
+            return
+        if isinstance(unwrapped(msg["fn"], *_WRAPPERS), dist.ImproperUniform):
+            raise ValueError(
+                f"site {msg['name']!r} is an ImproperUniform, which has no draws: give it a wide "
+                "prior, or write the model as fv.target(log_density, supports={...}), which may be "
+                "improper."
+            )
+
+
 def from_model(model: Model, args: tuple[object, ...], kwargs: dict[str, object]) -> Target:
     """The target of a model at its data."""
     fixed_key = jax.random.key(0)
     seeded = handlers.seed(model, fixed_key)
-    first = handlers.trace(seeded).get_trace(*args, **kwargs)
+    first = handlers.trace(_Drawable(seeded)).get_trace(*args, **kwargs)
     sites = _latent_sites(first)
     corner = next((type(d).__name__ for d in _drawn(first) if bends(d)), None)
     data = [name for name, s in first.items() if s["type"] == "sample" and s["is_observed"]]
@@ -140,6 +159,11 @@ def _log_prob(site: Message, point: Value | None) -> Array:
     return jnp.sum(values if site["scale"] is None else site["scale"] * values)
 
 
+def _has_atom(d: dist.Distribution) -> bool:
+    """Whether single values in a continuous support have a probability."""
+    return isinstance(d, (dist.Delta, *GATED)) or any(map(_has_atom, record_of(d).parts(d)))
+
+
 def _latent_sites(trace: Mapping[str, Message]) -> dict[str, Message]:
     sites = {}
     minibatches = {
@@ -166,9 +190,16 @@ def _latent_sites(trace: Mapping[str, Message]) -> dict[str, Message]:
                 f"latent site {name!r} is discrete ({type(site['fn']).__name__}): sum it out, for "
                 "instance with dist.MixtureSameFamily, and observe the result."
             )
-        if isinstance(site["fn"], dist.Delta):
+        bare = unwrapped(site["fn"], *_WRAPPERS)
+        if isinstance(bare, dist.Delta):
             raise ValueError(
                 f"latent site {name!r} is a Delta: use numpyro.deterministic for a computed value."
+            )
+        if _has_atom(bare):
+            raise ValueError(
+                f"latent site {name!r} is a {type(bare).__name__}, which gives single values a "
+                "probability: a density of the rest is not its posterior. Sum it out, and observe "
+                "the result."
             )
         sites[name] = site
     if not sites:

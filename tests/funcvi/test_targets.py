@@ -260,3 +260,37 @@ def test_a_density_that_is_no_scalar():
     target = fv.target(lambda x: x["a"], supports={"a": (constraints.real, (3,))})
     with pytest.raises(ValueError, match=r"must return a scalar, got shape \(3,\): sum it"):
         target.log_density({"a": jnp.zeros(3)})
+
+
+def test_a_flat_prior_is_refused_by_name():
+    """numpyro's error was empty."""
+
+    def model():
+        numpyro.sample("m", dist.ImproperUniform(dist.constraints.real, (), ()).expand((2,)))
+
+    with pytest.raises(ValueError, match=r"site 'm' is an ImproperUniform.*\n?.*supports="):
+        fv.target(model)
+
+
+ATOMS = {
+    "mixture": lambda: dist.MixtureGeneral(
+        dist.Categorical(probs=jnp.ones(2) / 2),
+        [dist.Normal(), dist.Delta(0.0)],
+        support=dist.constraints.real,
+    )
+}
+if hasattr(dist, "HurdleGamma"):  # numpyro 0.21 has none
+    ATOMS["hurdle"] = lambda: dist.HurdleGamma(0.3, 2.0, 1.0)
+    ATOMS["hurdles"] = lambda: dist.HurdleGamma(0.3, jnp.ones(2), 1.0).to_event(1)
+
+
+@pytest.mark.parametrize("name", ATOMS)
+def test_a_latent_with_an_atom_is_refused(name):
+    """Its density alone is not its posterior: zero has a probability of its own."""
+
+    def model():
+        z = numpyro.sample("z", ATOMS[name]())
+        numpyro.sample("y", dist.Normal(jnp.sum(z), 1.0), obs=0.5)
+
+    with pytest.raises(ValueError, match=r"'z' is a .* gives single values a probability"):
+        fv.target(model)
