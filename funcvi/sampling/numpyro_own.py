@@ -22,7 +22,16 @@ def own_draw(d: dist.Distribution, key: Key, shape: Shape) -> Array:
     axes = len(d.batch_shape)
     if shape[len(shape) - axes :] != d.batch_shape:
         d, axes = d.expand(shape), len(shape)
-    return jnp.asarray(d.sample(key, shape[: len(shape) - axes]))
+    try:
+        return jnp.asarray(d.sample(key, shape[: len(shape) - axes]))
+    except NotImplementedError as error:
+        if str(error):
+            raise
+        raise NotImplementedError(
+            f"numpyro has no draws of this {type(d).__name__}: what it is made of has no icdf. "
+            "Give a copula a marginal that has one, with its parameters in full shape instead of "
+            "expand."
+        ) from None
 
 
 def _hurdle(d: Any, key: Key, shape: Shape, draw: Draw) -> Array:

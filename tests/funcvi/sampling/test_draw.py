@@ -200,3 +200,11 @@ def test_a_hurdle_gives_zero_as_often_as_its_gate_is_shut() -> None:
     """numpyro's Gamma draws underflow to zero, which made it 38 % for 25 %."""
     x = fv.sample(dist.HurdleProbs(dist.Gamma(0.02, 1.0), 0.25), KEY, (20_000,))
     assert abs(jnp.mean(x == 0) - 0.25) < 0.015
+
+
+def test_a_copula_whose_marginal_has_no_icdf_says_so():
+    """numpyro's error was empty."""
+    marginal = dist.Normal(0.0, 1.0).expand((2,))
+    copula = dist.GaussianCopula(marginal, correlation_matrix=jnp.eye(2))
+    with pytest.raises(NotImplementedError, match="no draws of this GaussianCopula"):
+        fv.sample(copula, jax.random.key(0))
