@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from jax.lax import stop_gradient
 
@@ -58,6 +59,16 @@ def test_the_fault_is_in_the_gradient_alone(fuzz, parts, planted, name):
     assert outcome.name == name, outcome
     assert "derivative 1" in outcome.detail or planted is None
     assert fuzz.check(of._replace(order=0), planted).name == "right"
+
+
+def test_the_oracle_sums_over_as_many_counts_as_q_needs(parts):
+    """Although p, which is much smaller there, needs fewer."""
+    of = case(parts, "Poisson", "Poisson", notches=(((9, -9),),), dtype="float64")
+    rate, other = (x.item() for x in of.points().T)
+    (answer,) = parts[0].answers(of)
+    exact = rate * np.log(rate / other) - rate + other
+    np.testing.assert_allclose(answer.numbers[0], exact, rtol=1e-10)
+    assert answer.outside == 0
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ class Exact(NamedTuple):
     Attributes:
         log_density: of x, and of 1 - x, which keeps its digits where x is nearly one.
         support: its two ends, inside which the density is positive but for gaps.
-        knots: points amid the mass.
+        knots: points amid the mass; of counts, where a sum may end.
         kinks: where the density jumps or bends.
         below, above: the mass on either side of x, where truncations need them.
     """
@@ -32,7 +32,7 @@ def of(frozen, kinks=()):
     if isinstance(frozen.dist, st.rv_discrete):
         low, high = frozen.support()
         far = np.ceil(frozen.mean() + 50 * frozen.std() + 50)  # beyond, less than rounding
-        return Exact(lambda x, _: frozen.logpmf(x), (low, min(high, far)), ())
+        return Exact(lambda x, _: frozen.logpmf(x), (low, high), (far,))
     knots = tuple(frozen.ppf([0.01, 0.2, 0.5, 0.8])) + tuple(frozen.isf([0.01, 1e-4]))
     return Exact(
         lambda x, _: frozen.logpdf(x), frozen.support(), knots, kinks, frozen.cdf, frozen.sf

@@ -57,7 +57,7 @@ def nodes(q: Exact, p: Exact, discrete: bool, step: float) -> Nodes:
     low, high = q.support
     with np.errstate(all="ignore"):
         if discrete:
-            x = np.arange(low, high + 1)
+            x = np.arange(low, min(high, max(q.knots, default=high)) + 1)
             rest, weight = 1 - x, np.ones_like(x)
         else:
             inner = {k for k in (*q.knots, *q.kinks, *p.kinks, *p.support) if low < k < high}
