@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from interop.arrays import to_array, to_tensor
     from interop.certificates import certificate, certify
     from interop.checkpoints import CheckpointError, load, open_checkpoint, save
+    from interop.from_torch.modules import Net, to_jax
+    from interop.from_torch.report import Report, report
     from interop.loading import load_into
-    from interop.modules import Net, to_jax
-    from interop.reports import Report, report
     from interop.sampling_modules import to_sampling_module
     from interop.trees import flatten_names, from_state_dict, to_state_dict, unflatten_names
 
 _HOMES = {
-    "to_jax": "modules",
-    "Net": "modules",
-    "report": "reports",
-    "Report": "reports",
+    "to_jax": "from_torch.modules",
+    "Net": "from_torch.modules",
+    "report": "from_torch.report",
+    "Report": "from_torch.report",
     "load_into": "loading",
     "to_sampling_module": "sampling_modules",
     "to_array": "arrays",

@@ -11,7 +11,8 @@ import torch
 
 from interop.arrays import check_array, host, to_numpy
 from interop.dtypes import row_of
-from interop.trees import flatten_names, memory
+from interop.memory import memory
+from interop.trees import flatten_names
 
 __all__ = ["Certificate", "Entry", "certificate", "certify"]
 

@@ -8,7 +8,8 @@ import torch
 
 from interop.arrays import check_array, host, numpy_to_tensor
 from interop.dtypes import Row, row_of
-from interop.trees import flatten_names, memory
+from interop.memory import first_names, overlaps
+from interop.trees import flatten_names
 
 __all__ = ["load_into"]
 
@@ -60,7 +61,7 @@ def load_into(
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"expected a torch.nn.Module, got {type(module).__name__}")
     tensors = _tensors(module)
-    first = _canonical(tensors)
+    first = first_names(tensors)
     given: dict[str, Any] = flatten_names(params)
     problems: dict[str, list[str]] = {}
 
@@ -96,7 +97,7 @@ def load_into(
         for name in dict.fromkeys(first[n] for n in tensors if n in set(needed)):
             if name not in covered:
                 problem("missing", f"'{name}'")
-    for one, other in _overlaps({n: tensors[n] for n in writes}):
+    for one, other in overlaps({n: tensors[n] for n in writes}):
         problem("overlapping in memory without being one tensor", f"'{one}' and '{other}'")
     if problems:
         lines = [f"{kind}: {', '.join(what)}" for kind, what in problems.items()]
@@ -119,17 +120,6 @@ def _tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     }
     saved = [n for n in module.state_dict(keep_vars=True) if n in held]
     return {n: held[n] for n in dict.fromkeys([*saved, *held])}
-
-
-def _canonical(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
-    """Each name to the first name of the same tensor."""
-    seen: dict[Any, str] = {}
-    first = {}
-    for name, tensor in tensors.items():
-        lazy = torch.nn.parameter.is_lazy(tensor)
-        key = None if lazy else memory(tensor)
-        first[name] = name if key is None else seen.setdefault(key, name)
-    return first
 
 
 def _mismatch(tensor: torch.Tensor, shape: tuple[int, ...], given: Row) -> str | None:
@@ -156,22 +146,3 @@ def _same_bits(one: Any, other: Any) -> bool:
         return True
     one, other = host(one), host(other)
     return one.dtype == other.dtype and one.tobytes() == other.tobytes()
-
-
-def _overlaps(tensors: Mapping[str, torch.Tensor]) -> list[tuple[str, str]]:
-    """Pairs of different views whose memory overlaps, so that writing one changes the other."""
-    spans = []
-    for name, tensor in tensors.items():
-        if tensor.numel():
-            reach = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
-            start = tensor.data_ptr()
-            end = start + (reach + 1) * tensor.element_size()
-            spans.append((str(tensor.device), start, end, name))
-    found: list[tuple[str, str]] = []
-    furthest: tuple[str, int, int, str] | None = None
-    for span in sorted(spans):
-        if furthest is not None and furthest[0] == span[0] and span[1] < furthest[2]:
-            found.append((furthest[3], span[3]))
-        if furthest is None or furthest[0] != span[0] or span[2] > furthest[2]:
-            furthest = span
-    return found

@@ -7,6 +7,7 @@ import jax
 import torch
 
 from interop.arrays import to_array, to_tensor
+from interop.memory import memory
 
 __all__ = ["flatten_names", "from_state_dict", "to_state_dict", "unflatten_names"]
 
@@ -166,19 +167,6 @@ def unflatten_names(flat: Mapping[str, Any], *, separator: str = ".") -> dict[st
         leaves.add(path)
         nodes[path[:-1]][path[-1]] = leaf
     return tree
-
-
-def memory(tensor: torch.Tensor) -> tuple[Any, ...] | None:
-    """What two tensors share if they are one: a key, or None for a tensor without memory."""
-    if tensor.layout != torch.strided or tensor.is_nested or tensor.device.type == "meta":
-        return None
-    if tensor.numel() == 0:
-        return None
-    lazy = (tensor.is_conj(), tensor.is_neg())
-    return (
-        str(tensor.device), tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride(),
-        lazy,
-    )  # fmt: skip
 
 
 def _check_separator(separator: str) -> None:

@@ -14,10 +14,10 @@ from torch.utils import _pytree as tree
 from interop.arrays import to_array
 from interop.aten import RULES
 from interop.errors import ConversionError
-from interop.export import export
-from interop.lowering import Types
-from interop.program import Context, Ref, run, walk
-from interop.twins import twins
+from interop.from_torch.export import export
+from interop.from_torch.lowering import Types
+from interop.from_torch.program import Context, Ref, run, walk
+from interop.from_torch.substitutes import substitutes
 
 FORWARD, GRADIENT = 1e-5, 1e-4
 """Allowed errors, absolute and relative to the largest entry."""
@@ -138,7 +138,7 @@ def converted(sample: Sample, cache: dict[str, Any]) -> Any:
     if sample.signature not in cache:
         module = sample.module()
         try:
-            with twins(module):
+            with substitutes(module):
                 found = export(module, tuple(sample.fresh()), {}, RULES, Types(True, False))
         except ConversionError as error:
             found = Unsupported(str(error))

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.lax import linalg
 
-from interop.aten.decompositions import adjoint, from_lower
+from interop.aten.factorizations import adjoint, from_lower
 from interop.aten.registry import Table
 
 rules = Table()

@@ -9,7 +9,8 @@ import torch
 
 from interop.arrays import check_tensor, to_tensor
 from interop.checkpoints.errors import CheckpointError
-from interop.trees import flatten_names, memory
+from interop.memory import memory
+from interop.trees import flatten_names
 
 __all__ = ["Tensors", "flat_tensors", "nested_tensors"]
 

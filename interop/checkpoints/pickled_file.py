@@ -12,7 +12,7 @@ from interop.checkpoints.archive import Archive
 from interop.checkpoints.errors import CheckpointError
 from interop.checkpoints.source import Stored, convert
 from interop.dtypes import row_of
-from interop.trees import memory
+from interop.memory import memory
 
 __all__ = ["PickledSource"]
 

@@ -61,7 +61,7 @@ def test_tied_weights_are_one_parameter_with_one_gradient() -> None:
 def test_parameters_that_overlap_are_refused() -> None:
     memory = torch.zeros(6)
     module = Of(None, a=memory[:4], b=memory[2:])
-    with pytest.raises(ConversionError, match="'b' and 'a' overlap in memory"):
+    with pytest.raises(ConversionError, match="'a' and 'b' overlap in memory"):
         interop.to_jax(module)
 
 

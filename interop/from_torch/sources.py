@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 _TORCH = str(torch.__path__[0])
-_INTEROP = str(Path(__file__).parent)
+_INTEROP = str(Path(__file__).parents[1])
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)\n\s*(.*)')
 
 

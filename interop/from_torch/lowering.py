@@ -11,8 +11,8 @@ import torch
 from interop.arrays import to_array
 from interop.dtypes import row_of, torch_dtype
 from interop.errors import ConversionError
-from interop.program import Aval, Program, Ref, Step
-from interop.sources import source_of
+from interop.from_torch.program import Aval, Program, Ref, Step
+from interop.from_torch.sources import source_of
 
 LEAVES_32_BITS = frozenset(
     {"mul", "pow", "prod", "cumprod", "cumsum", "sum", "__lshift__", "bitwise_left_shift", "square"}

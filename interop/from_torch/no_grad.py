@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from interop.errors import ConversionError
-from interop.sources import source_of
+from interop.from_torch.sources import source_of
 
 
 def keep_no_grad(program: Any) -> Any:

@@ -9,13 +9,14 @@ from torch.utils import _pytree as torch_tree
 
 from interop.aten.registry import Rules
 from interop.errors import ConversionError
-from interop.export import export, from_exported
-from interop.lowering import Exported, Types
-from interop.twins import twins
+from interop.from_torch.export import export, from_exported
+from interop.from_torch.lowering import Exported, Types
+from interop.from_torch.substitutes import substitutes
+from interop.memory import first_names, overlaps
 
 
 class Snapshot:
-    """What :class:`interop.modules.Net` needs of a module."""
+    """What :class:`interop.from_torch.modules.Net` needs of a module."""
 
     def __init__(self, module: torch.nn.Module) -> None:
         self.name = type(module).__name__
@@ -49,7 +50,7 @@ class Snapshot:
         as_it_was = self._modes[""]
         for name, part in module.named_modules(remove_duplicate=False):
             part.training = training and (self._modes[name] or not as_it_was)
-        with twins(module):
+        with substitutes(module):
             return export(module, args, kwargs, rules, types)
 
 
@@ -125,29 +126,13 @@ def _copy(module: torch.nn.Module) -> torch.nn.Module:
 
 def _ties(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
     """Names of the same memory, each with its first name; tensors that overlap otherwise raise."""
-    first: dict[Any, str] = {}
-    spans: list[tuple[int, int, int, str]] = []
-    ties: dict[str, str] = {}
-    for name, tensor in tensors.items():
-        if tensor.numel() == 0 or tensor.device.type == "meta":
-            continue
-        storage = tensor.untyped_storage().data_ptr()
-        start = tensor.data_ptr()
-        view = (start, tensor.shape, tensor.stride(), tensor.dtype)
-        if view in first:
-            ties[name] = first[view]
-            continue
-        first[view] = name
-        size = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True)) + 1
-        end = start + size * tensor.element_size()
-        for other, low, high, whose in spans:
-            if storage == other and start < high and low < end:
-                raise ConversionError(
-                    f"'{name}' and '{whose}' overlap in memory without being the same tensor; "
-                    "clone one of them before converting"
-                )
-        spans.append((storage, start, end, name))
-    return ties
+    first = first_names(tensors)
+    for one, other in overlaps({n: tensors[n] for n in first.values()}):
+        raise ConversionError(
+            f"'{one}' and '{other}' overlap in memory without being the same tensor; clone one of "
+            "them before converting"
+        )
+    return {name: of for name, of in first.items() if name != of}
 
 
 def _refuse_hooks(module: torch.nn.Module) -> None:

@@ -13,10 +13,10 @@ from torch.utils import _pytree as torch_tree
 from interop.arrays import to_array
 from interop.aten import RULES
 from interop.errors import ConversionError, UncoveredOperation
-from interop.lowering import MUTATION, OUTPUT, Exported, Types
-from interop.program import Context, Ref, run, walk
-from interop.results import jax_tree
-from interop.snapshot import Snapshot
+from interop.from_torch.lowering import MUTATION, OUTPUT, Exported, Types
+from interop.from_torch.outputs import jax_tree
+from interop.from_torch.program import Context, Ref, run, walk
+from interop.from_torch.snapshot import Snapshot
 
 Arrays = dict[str, jax.Array]
 
@@ -233,7 +233,7 @@ def to_jax(module: Any, *, downcast: bool = False) -> Net:
     if isinstance(module, torch.nn.Module):
         return Net(Snapshot(module), downcast=downcast)
     if isinstance(module, torch.export.ExportedProgram):
-        from interop.snapshot import ProgramSnapshot
+        from interop.from_torch.snapshot import ProgramSnapshot
 
         return Net(ProgramSnapshot(module), downcast=downcast)
     raise TypeError(

@@ -11,9 +11,9 @@ from torch.utils import _pytree as torch_tree
 from interop.arrays import to_tensor
 from interop.aten import RULES
 from interop.errors import ConversionError
-from interop.lowering import Types
-from interop.program import walk
-from interop.snapshot import Snapshot
+from interop.from_torch.lowering import Types
+from interop.from_torch.program import walk
+from interop.from_torch.snapshot import Snapshot
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import torch
 
 from interop.aten.registry import Rules
 from interop.errors import ConversionError
-from interop.lowering import Exported, Types, lower
-from interop.no_grad import keep_no_grad
-from interop.sources import own_frame
+from interop.from_torch.lowering import Exported, Types, lower
+from interop.from_torch.no_grad import keep_no_grad
+from interop.from_torch.sources import own_frame
 
 
 def export(

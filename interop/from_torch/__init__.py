@@ -1,0 +1,1 @@
+"""From torch: a module, exported, as a program of operations that JAX runs."""

@@ -1,0 +1,50 @@
+"""What torch.export refuses or gets wrong, in equal terms that it takes, while it runs."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from interop.from_torch.substitutes import (
+    covariance,
+    ctc,
+    embeddings,
+    losses,
+    normalization,
+    transformers,
+)
+
+__all__ = ["FUNCTIONS", "MODULES", "substitutes"]
+
+FUNCTIONS: dict[Any, Callable[..., Any]] = {
+    **covariance.FUNCTIONS,
+    **ctc.FUNCTIONS,
+    **embeddings.FUNCTIONS,
+    **losses.FUNCTIONS,
+    **normalization.FUNCTIONS,
+}
+"""For a function of torch, what is called in its place."""
+
+MODULES = (*normalization.MODULES, *transformers.MODULES)
+"""Which modules, and what makes the forward that is called in place of theirs."""
+
+
+@contextlib.contextmanager
+def substitutes(module: torch.nn.Module) -> Iterator[None]:
+    """Give parts of ``module``, which is a copy, exportable forwards, and replace functions."""
+    for part in module.modules():
+        for fits, forward in MODULES:
+            if fits(part):
+                part.forward = forward(part, part.forward)
+    with _Functions():
+        yield
+
+
+class _Functions(TorchFunctionMode):
+    """Calls of torch's functions go to their substitutes, where they have one."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """What torch calls in place of every function."""
+        return FUNCTIONS.get(func, func)(*args, **(kwargs or {}))
