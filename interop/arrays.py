@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
 
+from interop._torch import FakeTensor
 from interop.dtypes import Row, array_dtype, row_of, torch_dtype
 from interop.errors import ConversionError
 

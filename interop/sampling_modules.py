@@ -94,7 +94,7 @@ def _sample(layer: torch.nn.Module, attributes: Mapping[str, tuple[Any, ...]]) -
         if len(tensors) == 1:
             setattr(layer, attribute, torch.nn.Parameter(tensors[0]))
             continue
-        del layer._parameters[attribute]
+        delattr(layer, attribute)
         for suffix, tensor in zip((MU, LOG_SIGMA), tensors, strict=True):
             layer.register_parameter(attribute + suffix, torch.nn.Parameter(tensor))
         drawn[attribute] = property(_reader(attribute))

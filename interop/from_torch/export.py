@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from interop._torch import OpOverload, decompositions, is_composite
 from interop.aten.registry import Rules
 from interop.errors import ConversionError
 from interop.from_torch.lowering import Exported, Types, lower
@@ -65,19 +66,19 @@ def exporting() -> Iterator[None]:
 def decomposed(program: Any, rules: Rules) -> Any:
     """Functional operations; those without a rule in terms of others, as far as torch knows how."""
     program = program.run_decompositions({})
-    core, others = torch._decomp.core_aten_decompositions(), torch._decomp.decomposition_table
+    core, others = decompositions()
     known: dict[Any, Callable[..., Any] | None] = {}  # None: torch fails at it
     while True:
         missing = {
             node.target
             for node in _nodes(program.graph_module)
-            if isinstance(node.target, torch._ops.OpOverload) and str(node.target) not in rules
+            if isinstance(node.target, OpOverload) and str(node.target) not in rules
         }
         new: dict[Any, Callable[..., Any]] = {}
         for operation in missing - known.keys():
             if operation in core:
                 new[operation] = core[operation]
-            elif _is_composite(operation):
+            elif is_composite(operation):
                 new[operation] = operation.decompose
             elif operation in others and torch.Tag.core not in operation.tags:
                 new[operation] = others[operation]
@@ -106,12 +107,6 @@ def _with_as_many_as_possible(
             else:
                 working[operation] = how
         return program
-
-
-def _is_composite(operation: Any) -> bool:
-    return torch._C._dispatch_has_kernel_for_dispatch_key(
-        operation.name(), torch._C.DispatchKey.CompositeImplicitAutograd
-    )
 
 
 def _nodes(module: Any) -> Iterator[Any]:

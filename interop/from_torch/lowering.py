@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import torch
 
+from interop._torch import HigherOrderOperator, OpOverload
 from interop.arrays import to_array
 from interop.dtypes import row_of, torch_dtype
 from interop.errors import ConversionError
@@ -179,9 +180,9 @@ def lower_graph(module: Any, types: Types) -> Program:
 
 def operation_name(target: Any) -> str:
     """As torch prints it: aten.add.Tensor; higher_order.cond; getitem and other operators."""
-    if isinstance(target, torch._ops.OpOverload):
+    if isinstance(target, OpOverload):
         return str(target)
-    if isinstance(target, torch._ops.HigherOrderOperator):
+    if isinstance(target, HigherOrderOperator):
         return f"higher_order.{target.name()}"
     return getattr(target, "__name__", str(target))
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from torch.utils import _pytree as torch_tree
 
+from interop._torch import pytree
 from interop.arrays import to_array
 from interop.aten import RULES
 from interop.errors import ConversionError, UncoveredOperation
@@ -130,7 +130,7 @@ class Net:
     ) -> tuple[Any, Arrays]:
         params = self._named(params, self.params, "params")
         buffers = self._named(self.buffers if buffers is None else buffers, self.buffers, "buffers")
-        leaves, spec = torch_tree.tree_flatten((inputs, kwargs))
+        leaves, spec = pytree.tree_flatten((inputs, kwargs))
         leaves = [_array(leaf) for leaf in leaves]
         arrays = [x for x in leaves if isinstance(x, jax.Array)]
         compiled = self._compile(training, leaves, spec)
@@ -148,7 +148,7 @@ class Net:
         at = (training, types, shapes, str(spec))
         if at not in self._compiled:
             examples = [_example(x, types) for x in leaves]
-            args, kwargs = torch_tree.tree_unflatten(examples, spec)
+            args, kwargs = pytree.tree_unflatten(examples, spec)
             exported = self._source.export(training, args, kwargs, RULES, types)
             _refuse_uncovered(exported)
             self._compiled[at] = _Compiled(exported, leaves, self.ties)

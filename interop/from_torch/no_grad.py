@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from interop._torch import aliases, is_mutable
 from interop.errors import ConversionError
 from interop.from_torch.sources import source_of
 
@@ -57,8 +58,7 @@ def _detach_all(module: Any, buffers: set[str]) -> None:
     for node in list(graph.nodes):
         if node.op != "call_function":
             continue
-        schema = getattr(node.target, "_schema", None)
-        if schema is not None and schema.is_mutable:
+        if is_mutable(node.target):
             if node.args and _base(node.args[0]) in outside:
                 raise ConversionError(
                     f"{node.target} changes a tensor in place under torch.no_grad, past its "
@@ -70,23 +70,16 @@ def _detach_all(module: Any, buffers: set[str]) -> None:
         with graph.inserting_after(node):
             detached = graph.call_function(torch.ops.aten.detach.default, (node,))
         detached.meta = dict(node.meta)
-        readers = [u for u in node.users if u is not detached and not _in_place(u)]
+        readers = [u for u in node.users if u is not detached and not is_mutable(u.target)]
         for reader in readers:
             reader.replace_input_with(node, detached)
     module.recompile()
 
 
-def _in_place(node: Any) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and schema.is_mutable
-
-
 def _base(node: Any) -> Any:
     """What a chain of views looks at."""
     while getattr(node, "op", None) == "call_function" and node.args:
-        schema = getattr(node.target, "_schema", None)
-        aliases = schema is not None and any(r.alias_info is not None for r in schema.returns)
-        if not aliases and node.target is not torch.ops.aten.detach.default:
+        if not aliases(node.target) and node.target is not torch.ops.aten.detach.default:
             return node
         node = node.args[0]
     return node

@@ -6,8 +6,8 @@ from typing import Any
 
 import jax
 import torch
-from torch.utils import _pytree as torch_tree
 
+from interop._torch import pytree
 from interop.arrays import to_tensor
 from interop.aten import RULES
 from interop.errors import ConversionError
@@ -123,5 +123,5 @@ def _tensors(inputs: Any) -> Any:
         return leaf if plain else to_tensor(leaf)
 
     if isinstance(inputs, Mapping):
-        return {k: torch_tree.tree_map(convert, v) for k, v in inputs.items()}
-    return torch_tree.tree_map(convert, inputs)
+        return {k: pytree.tree_map(convert, v) for k, v in inputs.items()}
+    return pytree.tree_map(convert, inputs)

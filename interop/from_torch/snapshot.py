@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch.utils import _pytree as torch_tree
 
+from interop._torch import has_backward_hooks, pytree, tables_of, with_own_graph
 from interop.aten.registry import Rules
 from interop.errors import ConversionError
 from interop.from_torch.export import export, from_exported
@@ -82,9 +82,7 @@ class ProgramSnapshot:
         types: Types,
     ) -> Exported:
         """The program itself, if it was exported for inputs like these."""
-        program = copy.copy(self._program)
-        program._graph_module = copy.deepcopy(program.graph_module)
-        exported = from_exported(program, rules, types)
+        exported = from_exported(with_own_graph(self._program), rules, types)
         _refuse_other_inputs(self._program, args, kwargs)
         return exported
 
@@ -92,7 +90,7 @@ class ProgramSnapshot:
 def _refuse_other_inputs(
     program: torch.export.ExportedProgram, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> None:
-    leaves, spec = torch_tree.tree_flatten((args, dict(kwargs)))
+    leaves, spec = pytree.tree_flatten((args, dict(kwargs)))
     expected = program.call_spec.in_spec
     if spec != expected:
         raise ConversionError(f"the program was exported for inputs {expected}, got {spec}")
@@ -117,7 +115,7 @@ def _copy(module: torch.nn.Module) -> torch.nn.Module:
     """Its own structure and attributes, the same parameters and buffers."""
     shared: dict[int, Any] = {}
     for part in module.modules():
-        for held in (part._parameters, part._buffers, part.__dict__):
+        for held in tables_of(part):
             for value in held.values():
                 if isinstance(value, torch.Tensor):
                     shared[id(value)] = value
@@ -137,13 +135,13 @@ def _ties(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
 
 def _refuse_hooks(module: torch.nn.Module) -> None:
     for name, part in module.named_modules():
-        if part._backward_hooks or part._backward_pre_hooks:
+        if has_backward_hooks(part):
             raise ConversionError(
                 f"'{name or type(part).__name__}' has a backward hook, which JAX would never call: "
                 "remove it before converting"
             )
     for name, parameter in module.named_parameters():
-        if parameter._backward_hooks:
+        if has_backward_hooks(parameter):
             raise ConversionError(
                 f"'{name}' has a gradient hook, which JAX would never call: remove it"
             )

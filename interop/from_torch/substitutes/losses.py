@@ -50,7 +50,7 @@ def multi_margin_loss(
 ) -> torch.Tensor:
     """Without slope at the kink; torch.export takes it apart into what has one."""
     if size_average is not None or reduce is not None:
-        reduction = torch.nn._reduction.legacy_get_string(size_average, reduce)
+        reduction = "none" if reduce is False else "sum" if size_average is False else "mean"
     rows = input.reshape(-1, input.shape[-1])
     at = target.reshape(-1, 1)
     hinge = margin - rows.gather(1, at) + rows

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from interop._torch import BatchNorm
+
 
 def instance_norm(
     input: torch.Tensor,
@@ -35,7 +37,7 @@ def instance_norm(
 
 def _averages_without_end(part: torch.nn.Module) -> bool:
     return (
-        isinstance(part, torch.nn.modules.batchnorm._BatchNorm)
+        isinstance(part, BatchNorm)
         and part.momentum is None
         and part.track_running_stats
         and part.training

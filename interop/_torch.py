@@ -1,0 +1,69 @@
+"""The private names of torch that interop uses, each with what it must do."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch._ops import HigherOrderOperator, OpOverload
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+from torch.utils import _pytree as pytree
+
+__all__ = [
+    "BatchNorm",
+    "FakeTensor",
+    "HigherOrderOperator",
+    "OpOverload",
+    "aliases",
+    "decompositions",
+    "has_backward_hooks",
+    "is_composite",
+    "is_mutable",
+    "pytree",
+    "tables_of",
+    "with_own_graph",
+]
+
+
+def is_mutable(operation: Any) -> bool:
+    """Whether it writes into one of its arguments."""
+    schema = getattr(operation, "_schema", None)
+    return schema is not None and bool(schema.is_mutable)
+
+
+def aliases(operation: Any) -> bool:
+    """Whether a result may be a view of an argument."""
+    schema = getattr(operation, "_schema", None)
+    return schema is not None and any(r.alias_info is not None for r in schema.returns)
+
+
+def is_composite(operation: OpOverload) -> bool:
+    """Whether it is written in terms of others: ``operation.decompose`` runs those."""
+    return bool(
+        torch._C._dispatch_has_kernel_for_dispatch_key(
+            operation.name(), torch._C.DispatchKey.CompositeImplicitAutograd
+        )
+    )
+
+
+def decompositions() -> tuple[Mapping[Any, Callable[..., Any]], Mapping[Any, Callable[..., Any]]]:
+    """How torch takes operations apart: into the core ones, and any others that it knows."""
+    return torch._decomp.core_aten_decompositions(), torch._decomp.decomposition_table
+
+
+def with_own_graph(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The same program; what changes its graph leaves the first one as it was."""
+    program = copy.copy(program)
+    program._graph_module = copy.deepcopy(program.graph_module)
+    return program
+
+
+def tables_of(module: torch.nn.Module) -> Iterator[dict[str, Any]]:
+    """What a module holds itself, by name: parameters, buffers, and other attributes."""
+    yield from (module._parameters, module._buffers, module.__dict__)
+
+
+def has_backward_hooks(of: torch.nn.Module | torch.Tensor) -> bool:
+    """Whether something is called with its gradients."""
+    return bool(of._backward_hooks or getattr(of, "_backward_pre_hooks", None))
