@@ -85,10 +85,38 @@ def test_rules_know_no_torch():
     guilty = {
         name
         for name, names in imports("interop").items()
-        if name.startswith("interop.aten") or name == "interop.program"
+        if name.startswith("interop.aten") or name == "interop.from_torch.program"
         if any(n.split(".")[0] == "torch" for n in names)
     }
     assert not guilty
+
+
+GATEWAYS = {"funcvi._jax", "funcvi._numpyro", "interop._torch"}
+LIBRARIES = {"jax", "numpyro", "optax", "torch"}
+
+
+def private_names(name, tree, is_package):
+    """Names of the libraries with a part that begins with one underscore, imported or read."""
+    paths = set(imported(name, tree, is_package))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            parts, inner = [], node
+            while isinstance(inner, ast.Attribute):
+                parts.append(inner.attr)
+                inner = inner.value
+            if isinstance(inner, ast.Name):
+                paths.add(".".join([inner.id, *reversed(parts)]))
+    for path in paths:
+        library, *parts = path.split(".")
+        if library in LIBRARIES and any(p[0] == "_" and p[:2] != "__" for p in parts):
+            yield path
+
+
+@pytest.mark.parametrize("package", ["funcvi", "interop"])
+def test_private_names_of_libraries_live_in_the_gateways(package):
+    found = {name: set(private_names(name, *each)) for name, each in modules(package).items()}
+    assert all(found[name] for name in GATEWAYS & set(found))
+    assert not {name: names for name, names in found.items() if names and name not in GATEWAYS}
 
 
 @pytest.mark.parametrize("package", ["funcvi", "interop"])
