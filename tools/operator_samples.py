@@ -15,7 +15,7 @@ from interop.arrays import to_array
 from interop.aten import RULES
 from interop.errors import ConversionError
 from interop.from_torch.export import export
-from interop.from_torch.lowering import Types
+from interop.from_torch.lowering import Argument, Result, Types
 from interop.from_torch.program import Context, Ref, run, walk
 from interop.from_torch.substitutes import substitutes
 
@@ -166,15 +166,16 @@ def ours(
         for place, value in zip(moving, moved, strict=True):
             given[place] = value
         inputs = [
-            given[what] if kind == "input" else jnp.asarray(what) for kind, what in exported.inputs
+            given[i.position] if isinstance(i, Argument) else jnp.asarray(i.value)
+            for i in exported.inputs
         ]
         found = run(exported.program, inputs, context)
         return [
             value if isinstance(mark, Ref) or isinstance(value, jax.Array) else Constant(value)
-            for value, mark, (kind, _) in zip(
+            for value, mark, output in zip(
                 found, exported.program.outputs, exported.outputs, strict=True
             )
-            if kind == "output"
+            if isinstance(output, Result)
         ]
 
     def split(moved: list[Any]) -> tuple[list[Any], list[Any]]:

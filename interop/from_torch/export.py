@@ -54,13 +54,24 @@ def exporting() -> Iterator[None]:
             f"({own_frame()}). Write its forward with torch operations, or as a custom_vjp in JAX."
         )
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _as_from_the_start():
         warnings.simplefilter("ignore")
         torch.autograd.Function.apply = classmethod(refuse)  # type: ignore[assignment]
         try:
             yield
         finally:
             torch.autograd.Function.apply = original  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def _as_from_the_start() -> Iterator[None]:
+    """Without the modes around the call, which would stay in a program that is kept."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for device in ("cpu", "cuda"):
+            stack.enter_context(torch.autocast(device, enabled=False))
+        yield
 
 
 def decomposed(program: Any, rules: Rules) -> Any:

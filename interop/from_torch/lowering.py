@@ -61,60 +61,75 @@ class Types:
         return torch.int64 if dtype == np.int32 and not self.x64 else torch_dtype(dtype)
 
 
-OUTPUT, MUTATION = "output", "mutation"
+@dataclass(frozen=True)
+class State:
+    """A parameter or buffer by name: an input, or an output that takes its place."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Constant:
+    """An input that is always this array."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An input of the user, by its position among the flat ones."""
+
+    position: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """An output that the module returns."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A program and how its inputs and outputs are called.
+    """A program, and what its inputs and outputs are, in its order.
 
-    ``inputs`` has for each input of the program ("parameter", name), ("buffer", name),
-    ("constant", array) or ("input", position among the flat user inputs); ``outputs`` has
-    ("mutation", buffer name) or ("output", None), in the program's order. The specs are torch's
-    pytree structures of (args, kwargs) and of the result.
+    ``out_spec`` is torch's pytree structure of the result.
     """
 
     program: Program
-    inputs: tuple[tuple[str, Any], ...]
-    outputs: tuple[tuple[str, Any], ...]
+    inputs: tuple[State | Constant | Argument, ...]
+    outputs: tuple[State | Result, ...]
     out_spec: Any
-    in_spec: Any
 
 
 def lower(exported: Any, types: Types) -> Any:
     """The ``Exported`` of a torch ExportedProgram of functional operations."""
     signature = exported.graph_signature
     program = lower_graph(exported.graph_module, types)
-    inputs: list[tuple[str, Any]] = []
-    user = 0
+    inputs: list[State | Constant | Argument] = []
     for spec in signature.input_specs:
         kind = spec.kind.name
-        if kind == "PARAMETER":
-            inputs.append(("parameter", spec.target))
-        elif kind == "BUFFER":
-            inputs.append(("buffer", spec.target))
+        if kind in ("PARAMETER", "BUFFER"):
+            inputs.append(State(spec.target))
         elif kind == "CONSTANT_TENSOR":
             value = exported.constants[spec.target]
-            inputs.append(("constant", _constant(value, spec.target, types)))
+            inputs.append(Constant(_constant(value, spec.target, types)))
         elif kind == "USER_INPUT":
-            inputs.append(("input", user))
-            user += 1
+            inputs.append(Argument(sum(isinstance(i, Argument) for i in inputs)))
         else:
             raise ConversionError(f"input {spec.target} of kind {kind} is not covered")
-    kept, outputs = [], []
+    kept: list[Any] = []
+    outputs: list[State | Result] = []
     for spec, value in zip(signature.output_specs, program.outputs, strict=True):
         kind = spec.kind.name
         if kind == "USER_OUTPUT":
             kept.append(value)
-            outputs.append((OUTPUT, None))
+            outputs.append(Result())
         elif kind == "BUFFER_MUTATION" or kind == "PARAMETER_MUTATION":
             kept.append(value)
-            outputs.append((MUTATION, spec.target))
+            outputs.append(State(spec.target))
         elif kind != "USER_INPUT_MUTATION":
             raise ConversionError(f"output {spec.target} of kind {kind} is not covered")
     program = Program(program.inputs, program.steps, tuple(kept))
-    spec = exported.call_spec
-    return Exported(program, tuple(inputs), tuple(outputs), spec.out_spec, spec.in_spec)
+    return Exported(program, tuple(inputs), tuple(outputs), exported.call_spec.out_spec)
 
 
 def _constant(value: torch.Tensor, name: str, types: Types) -> Any:

@@ -1,5 +1,6 @@
 """torch modules as pure functions: ``net = to_jax(module)``, ``net(params, *inputs)``."""
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ from interop._torch import pytree
 from interop.arrays import to_array
 from interop.aten import RULES
 from interop.errors import ConversionError, UncoveredOperation
-from interop.from_torch.lowering import MUTATION, OUTPUT, Exported, Types
+from interop.from_torch.lowering import Argument, Constant, Exported, Result, State, Types
 from interop.from_torch.outputs import jax_tree
 from interop.from_torch.program import Context, Ref, run, walk
 from interop.from_torch.snapshot import Snapshot
@@ -47,7 +48,7 @@ class Net:
             held = self.params if name in source.parameters else self.buffers
             held[name] = to_array(tensor, name=name, downcast=not types.x64)
         self.frozen = tuple(n for n in self.params if not state[n].requires_grad)
-        self._compiled: dict[Any, Any] = {}
+        self._compiled: OrderedDict[Any, _Compiled] = OrderedDict()
 
     def __call__(
         self,
@@ -87,6 +88,40 @@ class Net:
         arguments are those of a call; dropout and other random operations need ``key``.
         """
         return self._apply(True, params, buffers, key, inputs, kwargs)
+
+    def compile(
+        self,
+        *inputs: Any,
+        training: bool = False,
+        buffers: Mapping[str, Any] | None = None,
+        key: jax.Array | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Export and compile now what a call with inputs like these needs, and run it once.
+
+        Without it the first call does so, within the trace of whatever calls it. Refusals come
+        here, before a long job begins.
+
+        Args:
+            *inputs: as for a call; ``jax.ShapeDtypeStruct`` stands for zeros of its shape.
+            training: compile :meth:`train` instead.
+            buffers: as for a call.
+            key: as for a call.
+            **kwargs: keyword arguments of ``forward``.
+
+        Raises:
+            ConversionError: as a call would.
+
+        Example:
+            >>> import torch, jax, interop
+            >>> net = interop.to_jax(torch.nn.Linear(3, 2))
+            >>> net.compile(jax.ShapeDtypeStruct((5, 3), "float32"))
+        """
+        inputs, kwargs = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x,
+            (inputs, kwargs),
+        )
+        jax.block_until_ready(self._apply(training, self.params, buffers, key, inputs, kwargs))
 
     def state_dict(
         self, params: Mapping[str, Any], buffers: Mapping[str, Any] | None = None
@@ -142,18 +177,24 @@ class Net:
 
     def _compile(self, training: bool, leaves: list[Any], spec: Any) -> "_Compiled":
         types = self._types()
-        shapes = tuple(
-            (x.shape, x.dtype) if isinstance(x, jax.Array) else (type(x), x) for x in leaves
-        )
-        at = (training, types, shapes, str(spec))
-        if at not in self._compiled:
-            examples = [_example(x, types) for x in leaves]
-            args, kwargs = pytree.tree_unflatten(examples, spec)
-            exported = self._source.export(training, args, kwargs, RULES, types)
-            _refuse_uncovered(exported)
-            self._compiled[at] = _Compiled(exported, leaves, self.ties)
+        # The spec as a string, which hashes as its contexts may not.
+        leaf_keys = tuple(map(_exactly, leaves))
+        at = (training, types, torch.get_default_dtype(), leaf_keys, str(spec))
+        if at in self._compiled and self._compiled[at].in_spec == spec:
+            self._compiled.move_to_end(at)
+            return self._compiled[at]
+        examples = [_example(x, types) for x in leaves]
+        args, kwargs = pytree.tree_unflatten(examples, spec)
+        exported = self._source.export(training, args, kwargs, RULES, types)
+        _refuse_uncovered(exported)
+        self._compiled[at] = _Compiled(exported, leaves, spec, self.ties)
+        if len(self._compiled) > _PROGRAMS:
+            self._compiled.popitem(last=False)
         return self._compiled[at]
 
+
+_PROGRAMS = 64
+"""How many programs a net keeps, those called last."""
 
 _DYNAMIC = object()
 """Marks the outputs that are arrays."""
@@ -162,13 +203,14 @@ _DYNAMIC = object()
 class _Compiled:
     """One exported program, bound to names, jitted."""
 
-    def __init__(self, exported: Exported, leaves: list[Any], ties: Mapping[str, str]) -> None:
-        self.exported = exported
-        self.out_spec = exported.out_spec
+    def __init__(
+        self, exported: Exported, leaves: list[Any], in_spec: Any, ties: Mapping[str, str]
+    ) -> None:
+        self.in_spec, self.out_spec = in_spec, exported.out_spec
         user = [
             v
-            for v, (kind, _) in zip(exported.program.outputs, exported.outputs, strict=True)
-            if kind == OUTPUT
+            for v, output in zip(exported.program.outputs, exported.outputs, strict=True)
+            if isinstance(output, Result)
         ]
         self.constants = [_DYNAMIC if isinstance(v, Ref) else v for v in user]
         slots = [isinstance(x, jax.Array) for x in leaves]
@@ -178,21 +220,21 @@ class _Compiled:
             moving = iter(arrays)
             flat = [next(moving) if d else s for d, s in zip(slots, static, strict=True)]
             values = []
-            for kind, what in exported.inputs:
-                if kind == "input":
-                    values.append(flat[what])
-                elif kind == "constant":
-                    values.append(jnp.asarray(what))
+            for place in exported.inputs:
+                if isinstance(place, Argument):
+                    values.append(flat[place.position])
+                elif isinstance(place, Constant):
+                    values.append(jnp.asarray(place.value))
                 else:
-                    name = ties.get(what, what)
+                    name = ties.get(place.name, place.name)
                     values.append(params[name] if name in params else buffers[name])
             found = run(exported.program, values, Context(RULES, key))
             outputs, mutations = [], {}
-            for value, marked, (kind, name) in zip(
+            for value, marked, output in zip(
                 found, exported.program.outputs, exported.outputs, strict=True
             ):
-                if kind == MUTATION:
-                    mutations[ties.get(name, name)] = value
+                if isinstance(output, State):
+                    mutations[ties.get(output.name, output.name)] = value
                 elif isinstance(marked, Ref):
                     outputs.append(value)
             return outputs, mutations
@@ -264,7 +306,20 @@ def _array(leaf: Any) -> Any:
     return leaf
 
 
+def _exactly(leaf: Any) -> Any:
+    """What two leaves share only if they mean the same program: 0.0 is not -0.0, nor 0, nor False.
+
+    Arrays are told by shape and dtype.
+    """
+    if isinstance(leaf, jax.Array):
+        return leaf.shape, leaf.dtype
+    if isinstance(leaf, float | complex):
+        return type(leaf), repr(leaf)
+    return type(leaf), leaf
+
+
 def _example(leaf: Any, types: Types) -> Any:
     if not isinstance(leaf, jax.Array):
         return leaf
-    return torch.empty(leaf.shape, dtype=types.present(leaf.dtype))
+    with torch.inference_mode(False):  # which the caller may be in
+        return torch.empty(leaf.shape, dtype=types.present(leaf.dtype))
