@@ -1,7 +1,7 @@
 """The private names of torch that interop uses, each with what it must do."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -59,9 +59,11 @@ def with_own_graph(program: torch.export.ExportedProgram) -> torch.export.Export
     return program
 
 
-def tables_of(module: torch.nn.Module) -> Iterator[dict[str, Any]]:
+def tables_of(module: torch.nn.Module) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """What a module holds itself, by name: parameters, buffers, and other attributes."""
-    yield from (module._parameters, module._buffers, module.__dict__)
+    tables = ("_parameters", "_buffers", "_modules")
+    others = {n: v for n, v in vars(module).items() if n not in tables}
+    return module._parameters, module._buffers, others
 
 
 def has_backward_hooks(of: torch.nn.Module | torch.Tensor) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -21,8 +22,12 @@ def export(
     kwargs: Mapping[str, Any],
     rules: Rules,
     types: Types,
+    state: Mapping[str, torch.Tensor] = MappingProxyType({}),
 ) -> Exported:
-    """Export at these example inputs. Nothing of the module is changed."""
+    """Export at these example inputs. Nothing of the module is changed.
+
+    Constants that are tensors of ``state`` are taken for those.
+    """
     with exporting():
         try:
             program = torch.export.export(module, args, dict(kwargs), strict=False)
@@ -30,14 +35,16 @@ def export(
             raise
         except Exception as error:
             raise explained(error, module) from error
-    return from_exported(program, rules, types)
+    return from_exported(program, rules, types, state)
 
 
-def from_exported(program: Any, rules: Rules, types: Types) -> Exported:
+def from_exported(
+    program: Any, rules: Rules, types: Types, state: Mapping[str, torch.Tensor]
+) -> Exported:
     """Lower an exported program: what its operations are is torch's word, their rules are ours."""
     with exporting():
         program = decomposed(keep_no_grad(program), rules)
-    return lower(program, types)
+    return lower(program, types, state)
 
 
 @contextlib.contextmanager

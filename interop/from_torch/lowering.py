@@ -1,6 +1,6 @@
 """A torch.fx graph to a ``Program``: arguments become plain Python, dtypes become numpy's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from interop._torch import HigherOrderOperator, OpOverload
 from interop.arrays import to_array
 from interop.dtypes import row_of, torch_dtype
 from interop.errors import ConversionError
+from interop.from_torch.aliases import state_of
 from interop.from_torch.program import Aval, Program, Ref, Step
 from interop.from_torch.sources import source_of
 
@@ -63,9 +64,13 @@ class Types:
 
 @dataclass(frozen=True)
 class State:
-    """A parameter or buffer by name: an input, or an output that takes its place."""
+    """A parameter or buffer by name: an input, or an output that takes its place.
+
+    A ``detached`` one has the values and no gradient.
+    """
 
     name: str
+    detached: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,8 +105,11 @@ class Exported:
     out_spec: Any
 
 
-def lower(exported: Any, types: Types) -> Any:
-    """The ``Exported`` of a torch ExportedProgram of functional operations."""
+def lower(exported: Any, types: Types, state: Mapping[str, torch.Tensor]) -> Exported:
+    """The ``Exported`` of a torch ExportedProgram of functional operations.
+
+    Constants that are tensors of ``state`` are taken for those.
+    """
     signature = exported.graph_signature
     program = lower_graph(exported.graph_module, types)
     inputs: list[State | Constant | Argument] = []
@@ -111,7 +119,10 @@ def lower(exported: Any, types: Types) -> Any:
             inputs.append(State(spec.target))
         elif kind == "CONSTANT_TENSOR":
             value = exported.constants[spec.target]
-            inputs.append(Constant(_constant(value, spec.target, types)))
+            known = state_of(value, spec.target, state)
+            inputs.append(
+                State(*known) if known else Constant(_constant(value, spec.target, types))
+            )
         elif kind == "USER_INPUT":
             inputs.append(Argument(sum(isinstance(i, Argument) for i in inputs)))
         else:

@@ -227,7 +227,8 @@ class _Compiled:
                     values.append(jnp.asarray(place.value))
                 else:
                     name = ties.get(place.name, place.name)
-                    values.append(params[name] if name in params else buffers[name])
+                    value = params[name] if name in params else buffers[name]
+                    values.append(jax.lax.stop_gradient(value) if place.detached else value)
             found = run(exported.program, values, Context(RULES, key))
             outputs, mutations = [], {}
             for value, marked, output in zip(

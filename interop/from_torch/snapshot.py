@@ -1,14 +1,15 @@
 """A module as it was when it was converted: its structure copied, its tensors shared, never run."""
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from interop._torch import has_backward_hooks, pytree, tables_of, with_own_graph
+from interop._torch import has_backward_hooks, pytree, with_own_graph
 from interop.aten.registry import Rules
 from interop.errors import ConversionError
+from interop.from_torch.aliases import Aliases
+from interop.from_torch.copies import structure_of
 from interop.from_torch.export import export, from_exported
 from interop.from_torch.lowering import Exported, Types
 from interop.from_torch.substitutes import substitutes
@@ -21,7 +22,7 @@ class Snapshot:
     def __init__(self, module: torch.nn.Module) -> None:
         self.name = type(module).__name__
         _refuse_hooks(module)
-        self._module = _copy(module)
+        self._originals, self._module = list(module.modules()), structure_of(module)
         self._modes = {n: m.training for n, m in module.named_modules(remove_duplicate=False)}
         self.parameters = {n for n, _ in module.named_parameters(remove_duplicate=False)}
         self.state_names = tuple(module.state_dict(keep_vars=True))
@@ -46,12 +47,12 @@ class Snapshot:
         types: Types,
     ) -> Exported:
         """The module at these examples, in evaluation or training mode."""
-        module = _copy(self._module)
+        module = structure_of(self._module)
         as_it_was = self._modes[""]
         for name, part in module.named_modules(remove_duplicate=False):
             part.training = training and (self._modes[name] or not as_it_was)
-        with substitutes(module):
-            return export(module, args, kwargs, rules, types)
+        with Aliases(module, self._originals), substitutes(module):
+            return export(module, args, kwargs, rules, types, self.tensors())
 
 
 class ProgramSnapshot:
@@ -82,7 +83,7 @@ class ProgramSnapshot:
         types: Types,
     ) -> Exported:
         """The program itself, if it was exported for inputs like these."""
-        exported = from_exported(with_own_graph(self._program), rules, types)
+        exported = from_exported(with_own_graph(self._program), rules, types, self.tensors())
         _refuse_other_inputs(self._program, args, kwargs)
         return exported
 
@@ -109,17 +110,6 @@ def _refuse_other_inputs(
                 f"{list(getattr(given, 'shape', []))}: export it with dynamic_shapes, or pass the "
                 "module"
             )
-
-
-def _copy(module: torch.nn.Module) -> torch.nn.Module:
-    """Its own structure and attributes, the same parameters and buffers."""
-    shared: dict[int, Any] = {}
-    for part in module.modules():
-        for held in tables_of(part):
-            for value in held.values():
-                if isinstance(value, torch.Tensor):
-                    shared[id(value)] = value
-    return copy.deepcopy(module, shared)
 
 
 def _ties(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:

@@ -3,13 +3,16 @@
 import re
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 
 _TORCH = str(torch.__path__[0])
 _INTEROP = str(Path(__file__).parents[1])
+_EXPORT = str(Path(__file__).with_name("export.py"))
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)\n\s*(.*)')
 
 
@@ -21,6 +24,14 @@ def source_of(node: Any) -> str:
         return "source unknown"
     file, line, _, code = own[-1]
     return f"{file}:{line}: {code.strip()}"
+
+
+def frames_in_export() -> Iterator[FrameType]:
+    """The frames of what is exported now, the innermost first, torch's own among them."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename != _EXPORT:
+        yield frame
+        frame = frame.f_back
 
 
 def own_frame(error: BaseException | None = None) -> str:

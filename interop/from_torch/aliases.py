@@ -1,0 +1,93 @@
+"""Parameters and buffers that forward reaches by another path than the attribute they are held by.
+
+``self.blocks = [self.weight]``, a closure, a ``functools.partial``: what torch.export meets there
+it takes for a constant, with the values of the day.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from interop._torch import pytree, tables_of
+from interop.errors import ConversionError
+from interop.from_torch.sources import frames_in_export, own_frame
+from interop.memory import memory, overlaps
+
+__all__ = ["Aliases", "state_of"]
+
+
+class Aliases(TorchFunctionMode):
+    """While torch.export runs: state met on another path is what the module's attribute holds.
+
+    Args:
+        module: the copy that is exported, its parts in the modes that they are exported in.
+        originals: the parts of the module that it is a copy of, in the same order.
+    """
+
+    def __init__(self, module: torch.nn.Module, originals: Iterable[torch.nn.Module]) -> None:
+        super().__init__()
+        self._places: dict[Any, tuple[torch.nn.Module, str, bool]] = {}
+        for part in module.modules():
+            parameters, buffers, _ = tables_of(part)
+            for name, tensor in {**parameters, **buffers}.items():
+                key = None if tensor is None else memory(tensor)
+                if key is not None:
+                    self._places.setdefault(key, (part, name, tensor.requires_grad))
+        pairs = zip(originals, module.modules(), strict=True)
+        self._other_mode = {id(o): o for o, part in pairs if o.training != part.training}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """What torch calls in place of every function."""
+        if self._other_mode:
+            self._refuse_originals()
+        args, kwargs = pytree.tree_map_only(torch.Tensor, self._current, (args, kwargs or {}))
+        return func(*args, **kwargs)
+
+    def _current(self, tensor: torch.Tensor) -> torch.Tensor:
+        if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+            return tensor  # as torch.export traces it
+        place = self._places.get(memory(tensor))
+        if place is None:
+            return tensor
+        part, name, requires_grad = place
+        value: torch.Tensor = getattr(part, name)
+        return value.detach() if requires_grad and not tensor.requires_grad else value
+
+    def _refuse_originals(self) -> None:
+        """A part that is not of the copy has the mode of the day."""
+        for frame in frames_in_export():
+            if frame.f_code.co_varnames[:1] != ("self",):
+                continue
+            part = self._other_mode.get(id(frame.f_locals.get("self")))
+            if part is not None:
+                wanted = "evaluation" if part.training else "training"
+                raise ConversionError(
+                    f"a {type(part).__name__} is called past the module that has it, so it cannot "
+                    f"be put in {wanted} mode ({own_frame()}). Call it as an attribute of the "
+                    "module, or put the module in that mode before converting."
+                )
+
+
+def state_of(
+    constant: torch.Tensor, name: str, state: Mapping[str, torch.Tensor]
+) -> tuple[str, bool] | None:
+    """Which parameter or buffer a constant is, and whether without its gradient.
+
+    Raises:
+        ConversionError: it is a view into one, whose values it would keep.
+    """
+    key = memory(constant)
+    if key is None:
+        return None
+    for other, tensor in state.items():
+        if memory(tensor) == key:
+            return other, tensor.requires_grad and not constant.requires_grad
+    for other, tensor in state.items():
+        if overlaps({name: constant, other: tensor}):
+            raise ConversionError(
+                f"'{name}' is a view into '{other}' that was made before forward, so it would keep "
+                f"today's values: make it in forward, of '{other}'"
+            )
+    return None
