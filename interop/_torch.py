@@ -1,7 +1,10 @@
 """The private names of torch that interop uses, each with what it must do."""
 
+import contextlib
 import copy
-from collections.abc import Callable, Mapping
+import functools
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,8 +21,10 @@ __all__ = [
     "aliases",
     "decompositions",
     "has_backward_hooks",
+    "intercepted_functions",
     "is_composite",
     "is_mutable",
+    "keep_unused",
     "pytree",
     "tables_of",
     "with_own_graph",
@@ -57,6 +62,46 @@ def with_own_graph(program: torch.export.ExportedProgram) -> torch.export.Export
     program = copy.copy(program)
     program._graph_module = copy.deepcopy(program.graph_module)
     return program
+
+
+_install = threading.RLock()
+_handlers = threading.local()
+_active = 0
+_apply = torch.autograd.Function.__dict__["apply"]
+
+
+@contextlib.contextmanager
+def intercepted_functions(handler: Callable[..., Any]) -> Iterator[None]:
+    """``handler(kind, apply, *args)`` in place of ``kind.apply(*args)``, in this thread alone.
+
+    torch has no mode for calls of a ``torch.autograd.Function``, so the method is replaced while
+    any thread asks for it; every other thread goes through to torch's own.
+    """
+    global _active
+    handlers = _handlers.__dict__.setdefault("stack", [])
+    handlers.append(handler)
+    with _install:
+        _active += 1
+        torch.autograd.Function.apply = classmethod(_dispatch)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        handlers.pop()
+        with _install:
+            _active -= 1
+            if not _active:
+                torch.autograd.Function.apply = _apply  # type: ignore[method-assign]
+
+
+def _dispatch(kind: Any, *args: Any, **kwargs: Any) -> Any:
+    original = functools.partial(_apply.__func__, kind)
+    handlers = getattr(_handlers, "stack", None)
+    return handlers[-1](kind, original, *args, **kwargs) if handlers else original(*args, **kwargs)
+
+
+def keep_unused(operation: OpOverload) -> None:
+    """Graphs keep this operation even where nothing uses what it gives."""
+    torch.fx.node.has_side_effect(operation)
 
 
 def tables_of(module: torch.nn.Module) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from interop.aten.registry import Table
 from interop.errors import ConversionError
@@ -29,6 +30,54 @@ def autocast(
 @rules("higher_order.wrap_activation_checkpoint", "higher_order.tag_activation_checkpoint")
 def checkpoint(program: Any, *inputs: Any, body: Any, **_: Any) -> Any:
     return jax.checkpoint(lambda *x: body(program, *x))(*inputs)
+
+
+@rules("interop.function.default", "interop.hooked.default")
+def function(
+    tensors: Any,
+    forward: Any,
+    of_forward: Any,
+    backward: Any,
+    of_backward: Any,
+    count: int,
+    saved: Any,
+    *,
+    body: Any,
+) -> Any:
+    """A ``torch.autograd.Function``: programs of both directions, each with its constants.
+
+    ``forward`` gives ``count`` outputs and then what ``backward`` takes first. Of that ``saved``
+    tells what is an input, by its place, or an output, by its place after the inputs; for the rest,
+    None, torch knows no further derivative.
+    """
+
+    @jax.custom_vjp
+    def call(*inputs: Any) -> Any:
+        return tuple(body(forward, *of_forward, *inputs)[:count])
+
+    def with_saved(*inputs: Any) -> Any:
+        outputs = call(*inputs)
+        rest = jax.lax.stop_gradient(tuple(body(forward, *of_forward, *inputs)[count:]))
+        known = (*inputs, *outputs)
+        kept = [x if at is None else known[at] for x, at in zip(rest, saved, strict=True)]
+        return outputs, (inputs, outputs, kept)
+
+    def slopes(residuals: Any, gradients: Any) -> Any:
+        inputs, outputs, kept = residuals
+        pairs = zip(gradients, outputs, strict=True)
+        # torch's gradient of a complex number is the conjugate of JAX's.
+        dense = [jnp.zeros_like(x) if g.dtype == jax.dtypes.float0 else g.conj() for g, x in pairs]
+        found = body(backward, *of_backward, *kept, *dense, index=1)
+        return tuple(_slope(g, x) for g, x in zip(found, inputs, strict=True))
+
+    call.defvjp(with_saved, slopes)
+    return call(*tensors)
+
+
+def _slope(gradient: Any, x: Any) -> Any:
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        return np.zeros(x.shape, jax.dtypes.float0)
+    return jnp.zeros_like(x) if gradient is None else gradient.astype(x.dtype).conj()
 
 
 @rules("higher_order.cond")

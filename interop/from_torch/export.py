@@ -11,7 +11,8 @@ import torch
 from interop._torch import OpOverload, decompositions, is_composite
 from interop.aten.registry import Rules
 from interop.errors import ConversionError
-from interop.from_torch.lowering import Exported, Types, lower
+from interop.from_torch.functions import Call, calls_recorded, in_the_way_of_gradients
+from interop.from_torch.lowering import Exported, Function, State, Types, lower
 from interop.from_torch.no_grad import keep_no_grad
 from interop.from_torch.sources import own_frame
 
@@ -28,46 +29,50 @@ def export(
 
     Constants that are tensors of ``state`` are taken for those.
     """
-    with exporting():
+    with _exporting() as calls:
         try:
             program = torch.export.export(module, args, dict(kwargs), strict=False)
         except ConversionError:
             raise
         except Exception as error:
             raise explained(error, module) from error
-    return from_exported(program, rules, types, state)
+        program = decomposed(in_the_way_of_gradients(keep_no_grad(program)), rules)
+    functions = [_function(call, rules, types, state) for call in calls]
+    return lower(program, types, state, functions)
 
 
 def from_exported(
     program: Any, rules: Rules, types: Types, state: Mapping[str, torch.Tensor]
 ) -> Exported:
     """Lower an exported program: what its operations are is torch's word, their rules are ours."""
-    with exporting():
+    with _exporting():
         program = decomposed(keep_no_grad(program), rules)
     return lower(program, types, state)
 
 
+def _function(
+    call: Call, rules: Rules, types: Types, state: Mapping[str, torch.Tensor]
+) -> Function:
+    """Both directions of a ``torch.autograd.Function``."""
+    parts = call.parts()
+    forward = export(parts.forward, parts.inputs, {}, rules, types, state)
+    backward = export(*parts.backward(), {}, rules, types, state)
+    for exported in (forward, backward):
+        if any(isinstance(place, State) for place in exported.inputs):
+            raise ConversionError(
+                f"{call.kind.__name__} reads a parameter or buffer that is none of its arguments "
+                f"({call.source}): pass it to apply, so that it has a gradient"
+            )
+    count = sum(isinstance(x, torch.Tensor) for x in call.output[0])
+    return Function(forward, backward, count)
+
+
 @contextlib.contextmanager
-def exporting() -> Iterator[None]:
-    """No warnings of torch.export's own, and no custom backward that would be lost unseen."""
-    original = torch.autograd.Function.__dict__["apply"]
-
-    def refuse(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        generated = cls.__name__.startswith("GeneratedBackwardFor_")  # of a custom operation
-        if generated or cls.__module__.partition(".")[0] == "torch":
-            return original.__func__(cls, *args, **kwargs)
-        raise ConversionError(
-            f"{cls.__name__} is a torch.autograd.Function: its backward would be lost "
-            f"({own_frame()}). Write its forward with torch operations, or as a custom_vjp in JAX."
-        )
-
-    with warnings.catch_warnings(), _as_from_the_start():
+def _exporting() -> Iterator[list[Call]]:
+    """No warnings of torch.export's own, none of the caller's modes, and functions recorded."""
+    with warnings.catch_warnings(), _as_from_the_start(), calls_recorded() as calls:
         warnings.simplefilter("ignore")
-        torch.autograd.Function.apply = classmethod(refuse)  # type: ignore[assignment]
-        try:
-            yield
-        finally:
-            torch.autograd.Function.apply = original  # type: ignore[method-assign]
+        yield calls
 
 
 @contextlib.contextmanager

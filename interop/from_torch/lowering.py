@@ -1,6 +1,6 @@
 """A torch.fx graph to a ``Program``: arguments become plain Python, dtypes become numpy's."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,13 +105,32 @@ class Exported:
     out_spec: Any
 
 
-def lower(exported: Any, types: Types, state: Mapping[str, torch.Tensor]) -> Exported:
+@dataclass(frozen=True)
+class Function:
+    """A function with a backward of its own.
+
+    ``forward`` gives its outputs, ``count`` of them, and what ``backward`` takes before the
+    gradients of the outputs; that gives those of the inputs, None where there is none.
+    """
+
+    forward: Exported
+    backward: Exported
+    count: int
+
+
+def lower(
+    exported: Any,
+    types: Types,
+    state: Mapping[str, torch.Tensor],
+    functions: Sequence[Function] = (),
+) -> Exported:
     """The ``Exported`` of a torch ExportedProgram of functional operations.
 
-    Constants that are tensors of ``state`` are taken for those.
+    Constants that are tensors of ``state`` are taken for those; calls of ``interop::function`` are
+    of ``functions``, by number.
     """
     signature = exported.graph_signature
-    program = lower_graph(exported.graph_module, types)
+    program = lower_graph(exported.graph_module, types, functions)
     inputs: list[State | Constant | Argument] = []
     for spec in signature.input_specs:
         kind = spec.kind.name
@@ -149,7 +168,7 @@ def _constant(value: torch.Tensor, name: str, types: Types) -> Any:
     return to_array(value, name=name, downcast=not types.x64)
 
 
-def lower_graph(module: Any, types: Types) -> Program:
+def lower_graph(module: Any, types: Types, functions: Sequence[Function] = ()) -> Program:
     """The program of one graph module, bodies of control flow included."""
     inputs: list[str] = []
     steps: list[Step] = []
@@ -179,7 +198,7 @@ def lower_graph(module: Any, types: Types) -> Program:
         elif node.op == "get_attr":
             found = _attribute(module, node.target)
             bodies[node.name] = (
-                lower_graph(found, types)
+                lower_graph(found, types, functions)
                 if isinstance(found, torch.fx.GraphModule)
                 else _constant(found, node.target, types)
             )
@@ -195,13 +214,36 @@ def lower_graph(module: Any, types: Types) -> Program:
                 for k, v in node.kwargs.items()
                 if k not in ("device", "layout", "memory_format", "pin_memory", "generator")
             }
-            steps.append(Step(name, argument(tuple(node.args)), kwargs, node.name, result, source))
+            args = argument(tuple(node.args))
+            if name in ("interop.function.default", "interop.hooked.default"):
+                args = (args[0], *_directions(functions[args[1]]))
+            steps.append(Step(name, args, kwargs, node.name, result, source))
         elif node.op == "output":
             flat = node.args[0]
             outputs = tuple(
                 argument(v) for v in (flat if isinstance(flat, tuple | list) else [flat])
             )
     return Program(tuple(inputs), tuple(steps), outputs)
+
+
+def _directions(function: Function) -> tuple[Any, ...]:
+    """Programs of arguments alone, with the constants that come before them."""
+    both: list[tuple[Program, tuple[Any, ...]]] = []
+    for exported in (function.forward, function.backward):
+        places = list(zip(exported.program.inputs, exported.inputs, strict=True))
+        first = [n for n, place in places if isinstance(place, Constant)]
+        rest = [n for n, place in places if isinstance(place, Argument)]
+        constants = tuple(place.value for _, place in places if isinstance(place, Constant))
+        program = Program((*first, *rest), exported.program.steps, exported.program.outputs)
+        both.append((program, constants))
+    (forward, first_values), _ = both
+    known = [
+        *(Ref(name) for name in forward.inputs[len(first_values) :]),
+        *forward.outputs[: function.count],
+    ]
+    rest = forward.outputs[function.count :]
+    saved = tuple(known.index(x) if x in known else None for x in rest)
+    return (*both[0], *both[1], function.count, saved)
 
 
 def operation_name(target: Any) -> str:

@@ -11,6 +11,7 @@ from interop.from_torch.substitutes import (
     covariance,
     ctc,
     embeddings,
+    hooks,
     losses,
     normalization,
     transformers,
@@ -22,6 +23,7 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     **covariance.FUNCTIONS,
     **ctc.FUNCTIONS,
     **embeddings.FUNCTIONS,
+    **hooks.FUNCTIONS,
     **losses.FUNCTIONS,
     **normalization.FUNCTIONS,
 }
