@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from interop._torch import pytree, tables_of
+from interop._torch import HigherOrderOperator, pytree, tables_of
 from interop.errors import ConversionError
 from interop.from_torch.sources import frames_in_export, own_frame
 from interop.memory import memory, overlaps
@@ -40,9 +40,18 @@ class Aliases(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """What torch calls in place of every function."""
+        if torch.compiler.is_dynamo_compiling():  # a body of control flow, whose captures come here
+            return func(*args, **(kwargs or {}))
         if self._other_mode:
             self._refuse_originals()
-        args, kwargs = pytree.tree_map_only(torch.Tensor, self._current, (args, kwargs or {}))
+        current = self._current
+        if isinstance(func, HigherOrderOperator):  # which takes a tensor once
+
+            def current(tensor: torch.Tensor) -> torch.Tensor:
+                value = self._current(tensor)
+                return value if value is tensor else value.clone()
+
+        args, kwargs = pytree.tree_map_only(torch.Tensor, current, (args, kwargs or {}))
         return func(*args, **kwargs)
 
     def _current(self, tensor: torch.Tensor) -> torch.Tensor:

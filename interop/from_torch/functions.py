@@ -210,7 +210,8 @@ def calls_recorded() -> Iterator[list[Call]]:
 
 def _recorded(kind: Any, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """What a call gives in place of ``kind.apply``."""
-    if kind.__name__.startswith("GeneratedBackwardFor_"):  # of a custom operation
+    # Those of custom operations and of control flow are torch's way to trace them.
+    if kind.__name__.startswith("GeneratedBackwardFor_") or kind.__module__.startswith("torch._"):
         return original(*args, **kwargs)
     if kind is CheckpointFunction:  # which computes again what it does not keep
         function, _, *inputs = args

@@ -236,13 +236,10 @@ def _directions(function: Function) -> tuple[Any, ...]:
         constants = tuple(place.value for _, place in places if isinstance(place, Constant))
         program = Program((*first, *rest), exported.program.steps, exported.program.outputs)
         both.append((program, constants))
-    (forward, first_values), _ = both
-    known = [
-        *(Ref(name) for name in forward.inputs[len(first_values) :]),
-        *forward.outputs[: function.count],
-    ]
-    rest = forward.outputs[function.count :]
-    saved = tuple(known.index(x) if x in known else None for x in rest)
+    program, constants = both[0]
+    arguments = program.inputs[len(constants) :]
+    known = [*map(Ref, arguments), *program.outputs[: function.count]]
+    saved = tuple(known.index(x) if x in known else None for x in program.outputs[function.count :])
     return (*both[0], *both[1], function.count, saved)
 
 

@@ -54,6 +54,12 @@ PATHS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], torch.Tensor]]] = {
     ),
     "object": (lambda m: Holder(m.w), lambda m: m.kept.w),
     "view of a list": (lambda m: [m.w.view(2)], lambda m: m.kept[0]),
+    "branch": (
+        lambda m: [m.w],
+        lambda m: torch.cond(
+            m.w.sum() > 0, lambda w: w * m.kept[0] / w, lambda w: -w * m.kept[0] / w, (m.w,)
+        ),
+    ),
     "stacked list": (lambda m: [m.w, m.w], lambda m: torch.stack(m.kept).mean(0)),
 }
 
