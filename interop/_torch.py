@@ -19,11 +19,15 @@ __all__ = [
     "HigherOrderOperator",
     "OpOverload",
     "aliases",
+    "data_getter",
     "decompositions",
+    "flag_setter",
     "has_backward_hooks",
     "intercepted_functions",
     "is_composite",
+    "is_differentiating",
     "is_mutable",
+    "is_plain",
     "keep_unused",
     "pytree",
     "tables_of",
@@ -41,6 +45,19 @@ def aliases(operation: Any) -> bool:
     """Whether a result may be a view of an argument."""
     schema = getattr(operation, "_schema", None)
     return schema is not None and any(r.alias_info is not None for r in schema.returns)
+
+
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Whether it has memory of its own: no stand-in of a tracer or of ``torch.func``."""
+    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)
+    return plain and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def is_differentiating() -> bool:
+    """Whether ``torch.func`` differentiates what runs now."""
+    stack = torch._C._functorch.get_interpreter_stack() or []
+    kinds = (torch._C._functorch.TransformType.Grad, torch._C._functorch.TransformType.Jvp)
+    return any(interpreter.key() in kinds for interpreter in stack)
 
 
 def is_composite(operation: OpOverload) -> bool:
@@ -102,6 +119,16 @@ def _dispatch(kind: Any, *args: Any, **kwargs: Any) -> Any:
 def keep_unused(operation: OpOverload) -> None:
     """Graphs keep this operation even where nothing uses what it gives."""
     torch.fx.node.has_side_effect(operation)
+
+
+def data_getter() -> Any:
+    """What reading ``tensor.data`` is to a ``TorchFunctionMode``."""
+    return torch.Tensor.data.__get__  # type: ignore[attr-defined]
+
+
+def flag_setter() -> Any:
+    """What ``tensor.requires_grad = ...`` is to it."""
+    return torch.Tensor.requires_grad.__set__  # type: ignore[attr-defined]
 
 
 def tables_of(module: torch.nn.Module) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from interop._torch import HigherOrderOperator, pytree, tables_of
+from interop._torch import HigherOrderOperator, is_plain, pytree, tables_of
 from interop.errors import ConversionError
 from interop.from_torch.sources import frames_in_export, own_frame
 from interop.memory import memory, overlaps
@@ -55,9 +55,7 @@ class Aliases(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _current(self, tensor: torch.Tensor) -> torch.Tensor:
-        if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
-            return tensor  # as torch.export traces it
-        place = self._places.get(memory(tensor))
+        place = self._places.get(memory(tensor)) if is_plain(tensor) else None
         if place is None:
             return tensor
         part, name, requires_grad = place

@@ -11,6 +11,7 @@ from interop.errors import ConversionError
 from interop.from_torch.aliases import Aliases
 from interop.from_torch.copies import structure_of
 from interop.from_torch.export import export, from_exported
+from interop.from_torch.gradient_modes import GradientModes
 from interop.from_torch.lowering import Exported, Types
 from interop.from_torch.substitutes import substitutes
 from interop.memory import first_names, overlaps
@@ -51,7 +52,7 @@ class Snapshot:
         as_it_was = self._modes[""]
         for name, part in module.named_modules(remove_duplicate=False):
             part.training = training and (self._modes[name] or not as_it_was)
-        with Aliases(module, self._originals), substitutes(module):
+        with GradientModes(), Aliases(module, self._originals), substitutes(module):
             return export(module, args, kwargs, rules, types, self.tensors())
 
 

@@ -1,10 +1,14 @@
 """What interop takes from torch's private names does what it is used for."""
 
+import threading
+import warnings
+
 import pytest
 import torch
 
 from interop import _torch
 from interop._torch import aliases, decompositions, is_composite, is_mutable, tables_of
+from interop.from_torch import functions
 
 ATEN = torch.ops.aten
 
@@ -71,6 +75,73 @@ def test_hooks_are_seen(add) -> None:
     assert not _torch.has_backward_hooks(module.weight)
     module.weight.register_hook(lambda g: g)
     assert _torch.has_backward_hooks(module.weight)
+
+
+def test_plain_tensors_are_told_from_stand_ins() -> None:
+    seen = []
+    torch.func.grad(lambda x: seen.append(_torch.is_plain(x)) or x.sum())(torch.ones(2))
+    with torch._subclasses.fake_tensor.FakeTensorMode():
+        seen.append(_torch.is_plain(torch.ones(2)))
+    assert seen == [False, False]
+    assert _torch.is_plain(torch.ones(2))
+    assert _torch.is_plain(torch.nn.Parameter(torch.ones(2)))
+
+
+def test_differentiation_is_seen() -> None:
+    seen = []
+    f = lambda x: seen.append(_torch.is_differentiating()) or x.sum()  # noqa: E731
+    for take in (lambda f: f, torch.func.grad, torch.func.jacfwd, torch.func.vmap):
+        take(f)(torch.ones(2))
+    assert seen == [False, True, True, False]
+
+
+def test_reading_data_and_setting_a_flag_are_seen_by_modes() -> None:
+    seen = []
+
+    class Mode(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            seen.append(func)
+            return func(*args, **(kwargs or {}))
+
+    x = torch.ones(2)
+    with Mode():
+        _ = x.data
+        x.requires_grad = True
+    assert seen[0] == _torch.data_getter()
+    assert _torch.flag_setter() in seen
+
+
+def test_functions_are_intercepted_in_this_thread_alone() -> None:
+    class Double(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return 2 * x
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return 2 * gradient
+
+    found = []
+    with _torch.intercepted_functions(lambda kind, apply, x: apply(x) + 1):
+        thread = threading.Thread(target=lambda: found.append(float(Double.apply(torch.ones(())))))
+        thread.start()
+        thread.join()
+        found.append(float(Double.apply(torch.ones(()))))
+    found.append(float(Double.apply(torch.ones(()))))
+    assert found == [2.0, 3.0, 2.0]
+    assert torch.autograd.Function.__dict__["apply"] is _torch._apply
+
+
+def test_unused_operations_are_kept() -> None:
+    class Unused(torch.nn.Module):
+        def forward(self, x):
+            torch.ops.interop.hooked([x], 0)
+            return x + 1
+
+    with functions.calls_recorded(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.export's own
+        program = torch.export.export(Unused(), (torch.ones(2),)).run_decompositions({})
+    assert "interop.hooked.default" in {str(n.target) for n in program.graph.nodes}
 
 
 def test_fake_tensors_and_trees() -> None:

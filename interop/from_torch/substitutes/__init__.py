@@ -11,7 +11,7 @@ from interop.from_torch.substitutes import (
     covariance,
     ctc,
     embeddings,
-    hooks,
+    gradients,
     losses,
     normalization,
     transformers,
@@ -23,7 +23,7 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     **covariance.FUNCTIONS,
     **ctc.FUNCTIONS,
     **embeddings.FUNCTIONS,
-    **hooks.FUNCTIONS,
+    **gradients.FUNCTIONS,
     **losses.FUNCTIONS,
     **normalization.FUNCTIONS,
 }

@@ -1,0 +1,63 @@
+"""Where forward stops gradients in ways of which torch.export records nothing."""
+
+import weakref
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from interop._torch import flag_setter, is_differentiating, pytree
+from interop.errors import ConversionError
+from interop.from_torch.sources import own_frame
+
+__all__ = ["GradientModes"]
+
+_STOPS = (torch.Tensor.detach_, torch.detach_)
+_FLAGS = (torch.Tensor.requires_grad_, flag_setter())
+
+
+class GradientModes(TorchFunctionMode):
+    """``inference_mode``, ``requires_grad_(False)`` and ``detach_`` as ``detach``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stopped: dict[int, weakref.ref[torch.Tensor]] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """What torch calls in place of every function."""
+        kwargs = kwargs or {}
+        if torch.compiler.is_dynamo_compiling():
+            return func(*args, **kwargs)
+        if is_differentiating():
+            raise ConversionError(
+                "torch.func differentiates in forward, of which torch.export loses the inputs "
+                f"({own_frame()}). Use torch.autograd.grad(..., create_graph=True), or convert "
+                "what is differentiated and take jax.grad of it."
+            )
+        if func in _STOPS:
+            self._is_stopped(args[0], False)
+            return args[0]
+        if func in _FLAGS and self._is_stopped(*args, **kwargs):
+            return args[0]
+        if self._stopped:
+            args, kwargs = pytree.tree_map_only(torch.Tensor, self._current, (args, kwargs))
+        if not torch.is_inference_mode_enabled():
+            return func(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        if name.endswith("_") and not name.endswith("__"):
+            raise ConversionError(
+                f"{name} changes a tensor in place under torch.inference_mode, past its gradient "
+                f"({own_frame()}). Compute a new tensor instead."
+            )
+        return pytree.tree_map_only(torch.Tensor, torch.Tensor.detach, func(*args, **kwargs))
+
+    def _is_stopped(self, tensor: torch.Tensor, requires_grad: bool = True) -> bool:
+        """Noted, and not done: the tensor may be the user's own."""
+        self._stopped.pop(id(tensor), None)
+        if not requires_grad:
+            self._stopped[id(tensor)] = weakref.ref(tensor)
+        return not requires_grad
+
+    def _current(self, tensor: torch.Tensor) -> torch.Tensor:
+        stopped = self._stopped.get(id(tensor))
+        return tensor.detach() if stopped is not None and stopped() is tensor else tensor
