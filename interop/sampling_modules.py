@@ -2,11 +2,13 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from interop.arrays import to_tensor
+from interop.memory import first_names
 
 __all__ = ["to_sampling_module"]
 
@@ -19,7 +21,8 @@ def to_sampling_module(module: torch.nn.Module, params: Mapping[str, Any]) -> to
     A parameter ``fc.weight`` for which ``params`` has ``fc.weight_mu`` and ``fc.weight_log_sigma``
     becomes ``mu + exp(log_sigma) * noise``, of which both are parameters under those names, so that
     torch trains them and ``state_dict`` has them. The noise is torch's own. With
-    ``layer.sampling = False`` a layer reads its means.
+    ``layer.sampling = False`` a layer reads its means. A tied weight stays one parameter, and has
+    one value in a call of the module.
 
     Args:
         module: the module that the params belong to; not changed.
@@ -42,8 +45,9 @@ def to_sampling_module(module: torch.nn.Module, params: Mapping[str, Any]) -> to
         False
     """
     made = copy.deepcopy(module)
-    own = dict(made.named_parameters())
-    pairs, wrong = _pairs(params, own)
+    first = first_names(dict(made.named_parameters(remove_duplicate=False)))
+    own = {name: made.get_parameter(name) for name in first}
+    pairs, wrong = _pairs(params, own, first)
     for name, values in pairs.items():
         wrong += [
             f"'{name}': shape {tuple(v.shape)}, the parameter has {tuple(own[name].shape)}"
@@ -52,19 +56,23 @@ def to_sampling_module(module: torch.nn.Module, params: Mapping[str, Any]) -> to
         ]
     if wrong:
         raise ValueError(f"to_sampling_module: {'; '.join(wrong[:8])}")
-    by_layer: dict[str, dict[str, tuple[Any, ...]]] = {}
-    for name, values in pairs.items():
+    weights = {name: _weight(values) for name, values in pairs.items()}
+    by_layer: dict[str, dict[str, _Weight]] = {}
+    for name, of in first.items():
         path, _, attribute = name.rpartition(".")
-        by_layer.setdefault(path, {})[attribute] = values
+        by_layer.setdefault(path, {})[attribute] = weights[of]
     for path, attributes in by_layer.items():
         _sample(made.get_submodule(path), attributes)
+    tied = [w for n, w in weights.items() if list(first.values()).count(n) > 1]
+    if any(w.log_sigma is not None for w in tied):
+        _draw_once(made, tied)
     return made
 
 
 def _pairs(
-    params: Mapping[str, Any], own: Mapping[str, torch.Tensor]
+    params: Mapping[str, Any], own: Mapping[str, torch.Tensor], first: Mapping[str, str]
 ) -> tuple[dict[str, tuple[Any, ...]], list[str]]:
-    """(mu, log sigma) or (value,) for each parameter, and what is wrong with the names."""
+    """(mu, log sigma) or (value,) by each parameter's first name, and what is wrong with names."""
     found: dict[str, tuple[Any, ...]] = {}
     wrong = []
     for name, value in params.items():
@@ -81,33 +89,73 @@ def _pairs(
                 wrong.append(f"'{name}' comes without '{name.removesuffix(LOG_SIGMA) + MU}'")
         else:
             wrong.append(f"'{name}' fits no parameter")
-    wrong += [f"'{name}' is missing" for name in own if name not in found and not wrong]
-    return found, wrong
+    by_first: dict[str, tuple[Any, ...]] = {}
+    for name, values in found.items():
+        if first[name] in by_first:
+            wrong.append(f"'{name}' is tied to another name that is given: pass one of them")
+        by_first[first[name]] = values
+    missing = dict.fromkeys(n for n in first.values() if n not in by_first)
+    wrong += [f"'{name}' is missing" for name in missing if not wrong]
+    return by_first, wrong
 
 
-def _sample(layer: torch.nn.Module, attributes: Mapping[str, tuple[Any, ...]]) -> None:
+@dataclass
+class _Weight:
+    """One weight, which tied layers share; its value is ``mu`` where it has no ``log_sigma``."""
+
+    mu: torch.nn.Parameter
+    log_sigma: torch.nn.Parameter | None
+    drawn: dict[str, torch.Tensor] | None = None  # in a forward that draws it once
+
+    def read(self, mu: torch.Tensor, log_sigma: torch.Tensor) -> torch.Tensor:
+        """A draw: of what the layer holds now, wherever the module was moved."""
+        if self.drawn is None:
+            return mu + torch.exp(log_sigma) * torch.randn_like(mu)
+        if "value" not in self.drawn:
+            self.drawn["value"] = mu + torch.exp(log_sigma) * torch.randn_like(mu)
+        return self.drawn["value"]
+
+
+def _weight(values: tuple[Any, ...]) -> _Weight:
+    tensors = [v if isinstance(v, torch.Tensor) else to_tensor(v) for v in values]
+    mu, *rest = (torch.nn.Parameter(v.detach().clone()) for v in tensors)
+    return _Weight(mu, rest[0] if rest else None)
+
+
+def _sample(layer: torch.nn.Module, attributes: Mapping[str, _Weight]) -> None:
     """Give ``layer`` a class of its own in which the attributes are drawn when read."""
     drawn: dict[str, Any] = {}
-    for attribute, values in attributes.items():
-        tensors = [v if isinstance(v, torch.Tensor) else to_tensor(v) for v in values]
-        tensors = [v.detach().clone() for v in tensors]
-        if len(tensors) == 1:
-            setattr(layer, attribute, torch.nn.Parameter(tensors[0]))
+    for attribute, weight in attributes.items():
+        if weight.log_sigma is None:
+            setattr(layer, attribute, weight.mu)
             continue
         delattr(layer, attribute)
-        for suffix, tensor in zip((MU, LOG_SIGMA), tensors, strict=True):
-            layer.register_parameter(attribute + suffix, torch.nn.Parameter(tensor))
-        drawn[attribute] = property(_reader(attribute))
+        layer.register_parameter(attribute + MU, weight.mu)
+        layer.register_parameter(attribute + LOG_SIGMA, weight.log_sigma)
+        drawn[attribute] = property(_reader(attribute, weight))
     if drawn:
         kind = type(layer)
         layer.__class__ = type(f"Sampling{kind.__name__}", (kind,), {"sampling": True, **drawn})
 
 
-def _reader(attribute: str) -> Any:
+def _reader(attribute: str, weight: _Weight) -> Any:
     def read(layer: Any) -> torch.Tensor:
         mu = getattr(layer, attribute + MU)
-        if not layer.sampling:
-            return mu
-        return mu + torch.exp(getattr(layer, attribute + LOG_SIGMA)) * torch.randn_like(mu)
+        return weight.read(mu, getattr(layer, attribute + LOG_SIGMA)) if layer.sampling else mu
 
     return read
+
+
+def _draw_once(module: torch.nn.Module, weights: list[_Weight]) -> None:
+    """In one call of the module a tied weight has one value, wherever it is read."""
+
+    def begin(*_: Any) -> None:
+        for weight in weights:
+            weight.drawn = {}
+
+    def end(*_: Any) -> None:
+        for weight in weights:
+            weight.drawn = None
+
+    module.register_forward_pre_hook(begin)
+    module.register_forward_hook(end, always_call=True)

@@ -147,3 +147,36 @@ def test_buffers_are_a_state() -> None:
     assert draws.shape == (2, 6, 1)
     with pytest.raises(ValueError, match=r"are buffers, not weights: pass net.params"):
         fv.bayesian(net, {**net.params, **net.buffers}, dist.Normal(0.0, 1.0))
+
+
+class Tied(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = torch.nn.Embedding(4, 3), torch.nn.Linear(3, 4, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.embed.weight, self.head.weight
+
+
+@pytest.mark.parametrize("name", ["embed", "head"])
+def test_tied_weights_stay_tied_and_are_drawn_once_a_call(name: str) -> None:
+    params = {f"{name}.weight_mu": jnp.zeros((4, 3)), f"{name}.weight_log_sigma": jnp.zeros((4, 3))}
+    made = interop.to_sampling_module(Tied(), params)
+    assert made.embed.weight_mu is made.head.weight_mu
+    assert made.embed.weight_log_sigma is made.head.weight_log_sigma
+    assert len(list(made.parameters())) == 2
+    one, other = made(torch.zeros(1)), made(torch.zeros(1))
+    assert torch.equal(*one)
+    assert not torch.equal(one[0], other[0])
+    assert not torch.equal(made.embed.weight, made.embed.weight)  # outside a call: anew
+    (one[0] * one[1]).sum().backward()
+    torch.testing.assert_close(made.embed.weight_mu.grad, 2 * one[0])
+    made = interop.to_sampling_module(Tied(), {f"{name}.weight": jnp.ones((4, 3))})
+    assert made.embed.weight is made.head.weight
+
+
+def test_a_tied_weight_under_both_names_is_refused() -> None:
+    both = {f"{n}.weight": jnp.ones((4, 3)) for n in ("embed", "head")}
+    with pytest.raises(ValueError, match="is tied to another name that is given"):
+        interop.to_sampling_module(Tied(), both)
