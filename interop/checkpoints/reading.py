@@ -18,9 +18,10 @@ from interop.checkpoints.source import Source, read_array
 
 __all__ = ["Checkpoint", "load", "open_checkpoint"]
 
+#: As transformers looks for them: a single file before a set that may be older.
 _IN_A_FOLDER = (
-    f"model.safetensors{SUFFIX}", f"pytorch_model.bin{SUFFIX}", "model.safetensors",
-    "pytorch_model.bin",
+    "model.safetensors", f"model.safetensors{SUFFIX}", "pytorch_model.bin",
+    f"pytorch_model.bin{SUFFIX}",
 )  # fmt: skip
 
 
@@ -105,7 +106,8 @@ def load(
     Args:
         path: a .safetensors file; a file of ``torch.save`` (.pt, .pth, .bin, .ckpt, .tar); the
             index of a sharded set (.index.json); or a folder that holds one of them under its
-            usual name.
+            usual name (of several the one that transformers reads: safetensors before pickled
+            files, a single file before a set).
         names: names, or patterns as of ``fnmatch``, to read only these; the rest of the file is
             not read, except in files of torch before 1.6.
         downcast: turn 64-bit dtypes into 32-bit ones, as in :func:`interop.to_array`.

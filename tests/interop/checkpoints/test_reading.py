@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import jax.numpy as jnp
 import pytest
+import torch
 
 import interop
 from tests.interop.checkpoints.trees import small
@@ -88,3 +89,16 @@ def test_files_that_are_not_there_or_of_no_known_kind(tmp_path):
         interop.save(tmp_path / "m.npz", {})
     with pytest.raises(FileNotFoundError, match="no such folder"):
         interop.save(tmp_path / "no" / "m.pt", {})
+
+
+def test_of_several_sets_in_a_folder_the_one_that_transformers_reads(tmp_path):
+    names = ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"]
+    for value, name in enumerate(names[::-1]):
+        if name.endswith(".json"):
+            torch.save({"x": torch.tensor(float(value))}, tmp_path / "old.bin")
+            (tmp_path / name).write_text('{"weight_map": {"x": "old.bin"}}')
+        elif name.endswith(".bin"):
+            torch.save({"x": torch.tensor(float(value))}, tmp_path / name)
+        else:
+            interop.save(tmp_path / name, {"x": jnp.asarray(float(value))})
+        assert interop.load(tmp_path)["x"] == value
