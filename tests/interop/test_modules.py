@@ -96,6 +96,20 @@ def test_frozen_parameters_are_named() -> None:
 # ---- calls --------------------------------------------------------------------------------------
 
 
+def test_complex_gradients_are_conjugates_of_torchs_and_descend_so() -> None:
+    module = Of(
+        lambda m, x: (m.w * x - (2 - 3j)).abs().square().sum(), w=torch.tensor([1 + 2j, 1j])
+    )
+    x = torch.tensor([1 + 1j, 2 - 1j])
+    module(x).backward()
+    net, given = interop.to_jax(module), array(x)
+    gradient = jax.grad(net)(net.params, given)
+    descent = jax.tree.map(jnp.conj, gradient)
+    np.testing.assert_allclose(descent["w"], module.w.grad, rtol=1e-6)
+    after = jax.tree.map(lambda p, d: p - 0.05 * d, net.params, descent)
+    assert net(after, given) < net(net.params, given)
+
+
 def test_any_batch_size_and_every_transformation() -> None:
     module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
     net = interop.to_jax(module)
