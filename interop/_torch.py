@@ -49,8 +49,10 @@ def aliases(operation: Any) -> bool:
 
 def is_plain(tensor: torch.Tensor) -> bool:
     """Whether it has memory of its own: no stand-in of a tracer or of ``torch.func``."""
-    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)
-    return plain and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+        return False
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    return not wrapped and not torch._is_functional_tensor(tensor)
 
 
 def is_differentiating() -> bool:

@@ -12,8 +12,8 @@ def memory(tensor: torch.Tensor) -> tuple[Any, ...] | None:
     """What two tensors share if they are one: a key, or None for a tensor without memory."""
     if torch.nn.parameter.is_lazy(tensor) or tensor.layout != torch.strided or tensor.is_nested:
         return None
-    if tensor.device.type == "meta" or tensor.numel() == 0:
-        return None
+    if tensor.device.type == "meta" or not all(isinstance(n, int) and n for n in tensor.shape):
+        return None  # symbolic sizes are those of tracers
     lazy = (tensor.is_conj(), tensor.is_neg())
     return (
         str(tensor.device), tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride(),

@@ -29,12 +29,15 @@ class Aliases(TorchFunctionMode):
     def __init__(self, module: torch.nn.Module, originals: Iterable[torch.nn.Module]) -> None:
         super().__init__()
         self._places: dict[Any, tuple[torch.nn.Module, str, bool]] = {}
+        self._storages: dict[int, dict[str, torch.Tensor]] = {}
         for part in module.modules():
             parameters, buffers, _ = tables_of(part)
             for name, tensor in {**parameters, **buffers}.items():
                 key = None if tensor is None else memory(tensor)
                 if key is not None:
                     self._places.setdefault(key, (part, name, tensor.requires_grad))
+                    storage = tensor.untyped_storage().data_ptr()
+                    self._storages.setdefault(storage, {})[name] = tensor
         pairs = zip(originals, module.modules(), strict=True)
         self._other_mode = {id(o): o for o, part in pairs if o.training != part.training}
 
@@ -55,8 +58,13 @@ class Aliases(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _current(self, tensor: torch.Tensor) -> torch.Tensor:
-        place = self._places.get(memory(tensor)) if is_plain(tensor) else None
+        key = memory(tensor) if is_plain(tensor) else None
+        if key is None:
+            return tensor
+        place = self._places.get(key)
         if place is None:
+            for other, state in self._storages.get(tensor.untyped_storage().data_ptr(), {}).items():
+                _refuse_overlap(f"a tensor of {own_frame()}", tensor, other, state)
             return tensor
         part, name, requires_grad = place
         value: torch.Tensor = getattr(part, name)
@@ -92,9 +100,13 @@ def state_of(
         if memory(tensor) == key:
             return other, tensor.requires_grad and not constant.requires_grad
     for other, tensor in state.items():
-        if overlaps({name: constant, other: tensor}):
-            raise ConversionError(
-                f"'{name}' is a view into '{other}' that was made before forward, so it would keep "
-                f"today's values: make it in forward, of '{other}'"
-            )
+        _refuse_overlap(f"'{name}'", constant, other, tensor)
     return None
+
+
+def _refuse_overlap(what: str, one: torch.Tensor, name: str, tensor: torch.Tensor) -> None:
+    if overlaps({"": one, name: tensor}):
+        raise ConversionError(
+            f"{what} is a view into '{name}' that was made before forward, so it would keep "
+            f"today's values: make it in forward, of '{name}'"
+        )

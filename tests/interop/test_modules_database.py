@@ -90,6 +90,7 @@ def test_exceptions_are_few_and_explained():
     assert len(module_db) >= 114
 
 
+@pytest.mark.few(32)
 @pytest.mark.parametrize(("name", "part", "count"), _parts())
 def test_agrees_with_torch(name, part, count):
     if name in EXCEPTIONS:
