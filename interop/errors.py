@@ -7,3 +7,11 @@ class ConversionError(ValueError):
 
 class UncoveredOperation(ConversionError):
     """An operation without a rule, by name and by the source line that it came from."""
+
+
+def keeps(names: str) -> str:
+    """What is said of attributes that forward changes."""
+    return (
+        f"forward keeps {names} for its next call, which a pure function cannot: register it as a "
+        "buffer, which net.stateful returns, or pass it and return it"
+    )

@@ -1,6 +1,7 @@
 """A torch module to a ``Program``: gradients kept, operations without rules decomposed."""
 
 import contextlib
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
@@ -10,7 +11,7 @@ import torch
 
 from interop._torch import OpOverload, decompositions, is_composite
 from interop.aten.registry import Rules
-from interop.errors import ConversionError
+from interop.errors import ConversionError, keeps
 from interop.from_torch.functions import Call, calls_recorded, in_the_way_of_gradients
 from interop.from_torch.lowering import Exported, Function, State, Types, lower
 from interop.from_torch.no_grad import keep_no_grad
@@ -31,14 +32,27 @@ def export(
     """
     with _exporting() as calls:
         try:
-            program = torch.export.export(module, args, dict(kwargs), strict=False)
+            program = torch.export.export(_Root(module), args, dict(kwargs), strict=False)
+            program = decomposed(in_the_way_of_gradients(keep_no_grad(program)), rules)
         except ConversionError:
             raise
         except Exception as error:
             raise explained(error, module) from error
-        program = decomposed(in_the_way_of_gradients(keep_no_grad(program)), rules)
     functions = [_function(call, rules, types, state) for call in calls]
-    return lower(program, types, state, functions)
+    return lower(program, types, state, functions, prefix=_Root.prefix)
+
+
+class _Root(torch.nn.Module):
+    """Around a module, whose parameters may have names ("code") that graphs have for themselves."""
+
+    prefix = "module."
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.module(*args, **kwargs)
 
 
 def from_exported(
@@ -145,6 +159,9 @@ def explained(error: Exception, module: torch.nn.Module) -> ConversionError:
     name = type(module).__name__
     where = own_frame(error)
     text = " ".join(str(error).split())
+    kept = re.search(r"Constant (?:module\.)?(\S+) is mutated in the forward", text)
+    if kept:
+        return ConversionError(keeps(f"'{kept[1]}'"))
     if "ata-dependent" in text or "ataDependent" in type(error).__name__ or "GuardOn" in text:
         return ConversionError(
             f"{name} decides on a tensor's values in Python ({where}); a compiled function cannot. "

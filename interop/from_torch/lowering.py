@@ -75,8 +75,9 @@ class State:
 
 @dataclass(frozen=True)
 class Constant:
-    """An input that is always this array."""
+    """An input that is always this array, and what torch calls it."""
 
+    name: str
     value: Any
 
 
@@ -93,6 +94,13 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Written:
+    """An output that takes the place of an input that forward wrote into."""
+
+    position: int
+
+
+@dataclass(frozen=True)
 class Exported:
     """A program, and what its inputs and outputs are, in its order.
 
@@ -101,7 +109,7 @@ class Exported:
 
     program: Program
     inputs: tuple[State | Constant | Argument, ...]
-    outputs: tuple[State | Result, ...]
+    outputs: tuple[State | Result | Written, ...]
     out_spec: Any
 
 
@@ -123,11 +131,12 @@ def lower(
     types: Types,
     state: Mapping[str, torch.Tensor],
     functions: Sequence[Function] = (),
+    prefix: str = "",
 ) -> Exported:
     """The ``Exported`` of a torch ExportedProgram of functional operations.
 
     Constants that are tensors of ``state`` are taken for those; calls of ``interop::function`` are
-    of ``functions``, by number.
+    of ``functions``, by number. ``prefix`` is taken off the names of what the module holds.
     """
     signature = exported.graph_signature
     program = lower_graph(exported.graph_module, types, functions)
@@ -135,19 +144,19 @@ def lower(
     for spec in signature.input_specs:
         kind = spec.kind.name
         if kind in ("PARAMETER", "BUFFER"):
-            inputs.append(State(spec.target))
+            inputs.append(State(spec.target.removeprefix(prefix)))
         elif kind == "CONSTANT_TENSOR":
             value = exported.constants[spec.target]
-            known = state_of(value, spec.target, state)
-            inputs.append(
-                State(*known) if known else Constant(_constant(value, spec.target, types))
-            )
+            name = spec.target.removeprefix(prefix)
+            known = state_of(value, name, state)
+            inputs.append(State(*known) if known else Constant(name, _constant(value, name, types)))
         elif kind == "USER_INPUT":
             inputs.append(Argument(sum(isinstance(i, Argument) for i in inputs)))
         else:
             raise ConversionError(f"input {spec.target} of kind {kind} is not covered")
     kept: list[Any] = []
-    outputs: list[State | Result] = []
+    outputs: list[State | Result | Written] = []
+    users = [s.arg.name for s in signature.input_specs if s.kind.name == "USER_INPUT"]
     for spec, value in zip(signature.output_specs, program.outputs, strict=True):
         kind = spec.kind.name
         if kind == "USER_OUTPUT":
@@ -155,8 +164,11 @@ def lower(
             outputs.append(Result())
         elif kind == "BUFFER_MUTATION" or kind == "PARAMETER_MUTATION":
             kept.append(value)
-            outputs.append(State(spec.target))
-        elif kind != "USER_INPUT_MUTATION":
+            outputs.append(State(spec.target.removeprefix(prefix)))
+        elif kind == "USER_INPUT_MUTATION":
+            kept.append(value)
+            outputs.append(Written(users.index(spec.target)))
+        else:
             raise ConversionError(f"output {spec.target} of kind {kind} is not covered")
     program = Program(program.inputs, program.steps, tuple(kept))
     return Exported(program, tuple(inputs), tuple(outputs), exported.call_spec.out_spec)

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +13,19 @@ import torch
 from interop._torch import pytree
 from interop.arrays import to_array
 from interop.aten import RULES
-from interop.errors import ConversionError, UncoveredOperation
-from interop.from_torch.lowering import Argument, Constant, Exported, Result, State, Types
-from interop.from_torch.outputs import jax_tree
-from interop.from_torch.program import Context, Ref, run, walk
+from interop.errors import ConversionError
+from interop.from_torch.compiled import Arrays, Compiled
+from interop.from_torch.lowering import Types
 from interop.from_torch.snapshot import Snapshot
 
-Arrays = dict[str, jax.Array]
+
+class After(NamedTuple):
+    """What a module returns, and its state and inputs after the call."""
+
+    output: Any
+    params: Arrays
+    buffers: Arrays
+    inputs: tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class Net:
@@ -48,7 +54,7 @@ class Net:
             held = self.params if name in source.parameters else self.buffers
             held[name] = to_array(tensor, name=name, downcast=not types.x64)
         self.frozen = tuple(n for n in self.params if not state[n].requires_grad)
-        self._compiled: OrderedDict[Any, _Compiled] = OrderedDict()
+        self._compiled: OrderedDict[Any, Compiled] = OrderedDict()
 
     def __call__(
         self,
@@ -60,6 +66,8 @@ class Net:
     ) -> Any:
         """The module's output in evaluation mode.
 
+        A forward that changes a buffer or an input in place is refused: see :meth:`stateful`.
+
         Args:
             params: arrays named as in ``params``, each of the same shape.
             *inputs: what the module's ``forward`` takes, arrays in place of tensors, any shape and
@@ -69,10 +77,11 @@ class Net:
             **kwargs: keyword arguments of ``forward``.
 
         Raises:
-            ConversionError: torch.export refuses the module, or an operation is not covered.
+            ConversionError: torch.export refuses the module, an operation is not covered, or
+                forward changes its buffers or inputs.
             ValueError: names are missing or unknown, or shapes differ.
         """
-        return self._apply(False, params, buffers, key, inputs, kwargs)[0]
+        return self._apply(False, params, buffers, key, inputs, kwargs, "output").output
 
     def train(
         self,
@@ -87,7 +96,47 @@ class Net:
         Submodules that were put in evaluation mode inside a module in training mode stay in it. The
         arguments are those of a call; dropout and other random operations need ``key``.
         """
-        return self._apply(True, params, buffers, key, inputs, kwargs)
+        after = self._apply(True, params, buffers, key, inputs, kwargs, "buffers")
+        return after.output, after.buffers
+
+    def stateful(
+        self,
+        params: Mapping[str, Any],
+        *inputs: Any,
+        training: bool = False,
+        buffers: Mapping[str, Any] | None = None,
+        key: jax.Array | None = None,
+        **kwargs: Any,
+    ) -> After:
+        """The module's output, and all that its forward changes in place.
+
+        For caches that are written into, running state in evaluation, and codes that training
+        updates: pass what comes back to the next call. Gradients flow through it.
+
+        Args:
+            params: as for a call.
+            *inputs: as for a call.
+            training: in training mode, else in evaluation mode.
+            buffers: as for a call.
+            key: as for a call.
+            **kwargs: keyword arguments of ``forward``.
+
+        Returns:
+            An :class:`After` with ``output``, ``params``, ``buffers`` and ``inputs``, the last
+            ``(inputs, kwargs)`` as forward leaves them.
+
+        Example:
+            >>> import torch, jax.numpy as jnp, interop
+            >>> class Sum(torch.nn.Module):
+            ...     def forward(self, x, total):
+            ...         return x * total.add_(x)
+            >>> net = interop.to_jax(Sum())
+            >>> after = net.stateful({}, jnp.float32(2.0), jnp.float32(1.0))
+            >>> (x, total), _ = after.inputs
+            >>> print(after.output, total)
+            6.0 3.0
+        """
+        return self._apply(training, params, buffers, key, inputs, kwargs)
 
     def compile(
         self,
@@ -162,20 +211,35 @@ class Net:
         key: jax.Array | None,
         inputs: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> tuple[Any, Arrays]:
+        returned: str = "all",
+    ) -> After:
         params = self._named(params, self.params, "params")
         buffers = self._named(self.buffers if buffers is None else buffers, self.buffers, "buffers")
         leaves, spec = pytree.tree_flatten((inputs, kwargs))
         leaves = [_array(leaf) for leaf in leaves]
         arrays = [x for x in leaves if isinstance(x, jax.Array)]
         compiled = self._compile(training, leaves, spec)
-        outputs, mutations = compiled.function(params, buffers, key, arrays)
-        flat = iter(outputs)
-        full = [next(flat) if c is _DYNAMIC else c for c in compiled.constants]
-        result = jax_tree(full, compiled.out_spec)
-        return result, {**buffers, **mutations}
+        if returned != "all":
+            self._refuse_lost(compiled, lost=returned == "output")
+        values = compiled.function(params, buffers, key, arrays)
+        for position, value in values.written.items():
+            leaves[position] = value
+        params = {n: values.state.get(n, x) for n, x in params.items()}
+        buffers = {n: values.state.get(n, x) for n, x in buffers.items()}
+        args, named = pytree.tree_unflatten(leaves, spec)
+        return After(compiled.result(values.outputs), params, buffers, (args, named))
 
-    def _compile(self, training: bool, leaves: list[Any], spec: Any) -> "_Compiled":
+    def _refuse_lost(self, compiled: Compiled, *, lost: bool) -> None:
+        """What a call would not return: inputs, parameters, and buffers if they are lost."""
+        names = sorted(n for n in compiled.changed if lost or n in self.params)
+        changes = [f"'{n}'" for n in names] + [f"input {i}" for i in sorted(compiled.written)]
+        if changes:
+            raise ConversionError(
+                f"forward changes {', '.join(changes[:8])} in place, which this call would not "
+                "return: call net.stateful, which does"
+            )
+
+    def _compile(self, training: bool, leaves: list[Any], spec: Any) -> Compiled:
         types = self._types()
         # The spec as a string, which hashes as its contexts may not.
         leaf_keys = tuple(map(_exactly, leaves))
@@ -186,8 +250,7 @@ class Net:
         examples = [_example(x, types) for x in leaves]
         args, kwargs = pytree.tree_unflatten(examples, spec)
         exported = self._source.export(training, args, kwargs, RULES, types)
-        _refuse_uncovered(exported)
-        self._compiled[at] = _Compiled(exported, leaves, spec, self.ties)
+        self._compiled[at] = Compiled(exported, leaves, spec, self.ties)
         if len(self._compiled) > _PROGRAMS:
             self._compiled.popitem(last=False)
         return self._compiled[at]
@@ -195,52 +258,6 @@ class Net:
 
 _PROGRAMS = 64
 """How many programs a net keeps, those called last."""
-
-_DYNAMIC = object()
-"""Marks the outputs that are arrays."""
-
-
-class _Compiled:
-    """One exported program, bound to names, jitted."""
-
-    def __init__(
-        self, exported: Exported, leaves: list[Any], in_spec: Any, ties: Mapping[str, str]
-    ) -> None:
-        self.in_spec, self.out_spec = in_spec, exported.out_spec
-        user = [
-            v
-            for v, output in zip(exported.program.outputs, exported.outputs, strict=True)
-            if isinstance(output, Result)
-        ]
-        self.constants = [_DYNAMIC if isinstance(v, Ref) else v for v in user]
-        slots = [isinstance(x, jax.Array) for x in leaves]
-        static = [None if dynamic else x for x, dynamic in zip(leaves, slots, strict=True)]
-
-        def function(params: Arrays, buffers: Arrays, key: Any, arrays: list[Any]) -> Any:
-            moving = iter(arrays)
-            flat = [next(moving) if d else s for d, s in zip(slots, static, strict=True)]
-            values = []
-            for place in exported.inputs:
-                if isinstance(place, Argument):
-                    values.append(flat[place.position])
-                elif isinstance(place, Constant):
-                    values.append(jnp.asarray(place.value))
-                else:
-                    name = ties.get(place.name, place.name)
-                    value = params[name] if name in params else buffers[name]
-                    values.append(jax.lax.stop_gradient(value) if place.detached else value)
-            found = run(exported.program, values, Context(RULES, key))
-            outputs, mutations = [], {}
-            for value, marked, output in zip(
-                found, exported.program.outputs, exported.outputs, strict=True
-            ):
-                if isinstance(output, State):
-                    mutations[ties.get(output.name, output.name)] = value
-                elif isinstance(marked, Ref):
-                    outputs.append(value)
-            return outputs, mutations
-
-        self.function = jax.jit(function)
 
 
 def to_jax(module: Any, *, downcast: bool = False) -> Net:
@@ -282,14 +299,6 @@ def to_jax(module: Any, *, downcast: bool = False) -> Net:
     raise TypeError(
         f"to_jax: expected a torch.nn.Module or an ExportedProgram, got {type(module).__name__}"
     )
-
-
-def _refuse_uncovered(exported: Exported) -> None:
-    """All that has no rule, at once."""
-    missing = {s.operation: s.source for s in walk(exported.program) if s.operation not in RULES}
-    if missing:
-        listed = "; ".join(f"{name} ({source})" for name, source in sorted(missing.items())[:8])
-        raise UncoveredOperation(f"no rule for {len(missing)} operations: {listed}")
 
 
 def _array(leaf: Any) -> Any:

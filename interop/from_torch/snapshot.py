@@ -1,5 +1,6 @@
 """A module as it was when it was converted: its structure copied, its tensors shared, never run."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from interop.from_torch.copies import structure_of
 from interop.from_torch.export import export, from_exported
 from interop.from_torch.gradient_modes import GradientModes
 from interop.from_torch.lowering import Exported, Types
+from interop.from_torch.side_effects import Attributes, Fresh, attributes_of, refuse_memory
 from interop.from_torch.substitutes import substitutes
 from interop.memory import first_names, overlaps
 
@@ -48,12 +50,34 @@ class Snapshot:
         types: Types,
     ) -> Exported:
         """The module at these examples, in evaluation or training mode."""
+
+        def once(
+            attributes: Mapping[tuple[str, str], Any],
+        ) -> tuple[Exported, Attributes, Attributes, Fresh]:
+            module = self._copy(training)
+            for (path, name), value in attributes.items():
+                vars(module.get_submodule(path))[name] = value
+            before, after = attributes_of(module), {}
+            # When forward ends, for torch.export puts them back.
+            module.register_forward_hook(lambda *_: after.update(attributes_of(module)))
+            with contextlib.ExitStack() as stack:
+                for mode in (GradientModes(), Aliases(module, self._originals), fresh := Fresh()):
+                    stack.enter_context(mode)
+                stack.enter_context(substitutes(module))
+                exported = export(module, args, kwargs, rules, types, self.tensors())
+            return exported, before, after, fresh
+
+        exported, before, after, fresh = once({})
+        refuse_memory(before, after, exported, fresh, lambda attributes: once(attributes)[0])
+        return exported
+
+    def _copy(self, training: bool) -> torch.nn.Module:
+        """A copy in a mode."""
         module = structure_of(self._module)
         as_it_was = self._modes[""]
         for name, part in module.named_modules(remove_duplicate=False):
             part.training = training and (self._modes[name] or not as_it_was)
-        with GradientModes(), Aliases(module, self._originals), substitutes(module):
-            return export(module, args, kwargs, rules, types, self.tensors())
+        return module
 
 
 class ProgramSnapshot:

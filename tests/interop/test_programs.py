@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import interop
-from interop.from_torch import modules
+from interop.from_torch import compiled, modules
 from tests.interop.module_cases import Of, numbers
 
 
@@ -90,7 +90,7 @@ def test_compiled_before_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
     net.compile(jax.ShapeDtypeStruct((4, 3), "float32"))
     net.compile(jnp.ones((4, 3)), training=True)
     monkeypatch.setattr(torch.export, "export", None)
-    monkeypatch.setattr(modules, "run", None)  # what a new trace would need
+    monkeypatch.setattr(compiled, "run", None)  # what a new trace would need
     net(net.params, jnp.ones((4, 3)))
     net.train(net.params, jnp.ones((4, 3)))
 
