@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import library
+from torch.distributions.dirichlet import _Dirichlet as Dirichlet
 from torch.utils.checkpoint import CheckpointFunction
 
 from interop._torch import intercepted_functions, keep_unused, pytree
@@ -213,6 +214,8 @@ def _recorded(kind: Any, original: Callable[..., Any], *args: Any, **kwargs: Any
     # Those of custom operations and of control flow are torch's way to trace them.
     if kind.__name__.startswith("GeneratedBackwardFor_") or kind.__module__.startswith("torch._"):
         return original(*args, **kwargs)
+    if kind is Dirichlet:  # whose draws have a derivative in JAX
+        return torch._sample_dirichlet(*args)
     if kind is CheckpointFunction:  # which computes again what it does not keep
         function, _, *inputs = args
         return function(*inputs)

@@ -1,5 +1,6 @@
 """Where forward stops gradients in ways of which torch.export records nothing."""
 
+import operator
 import weakref
 from typing import Any
 
@@ -9,9 +10,11 @@ from torch.overrides import TorchFunctionMode
 from interop._torch import flag_setter, is_differentiating, pytree
 from interop.errors import ConversionError
 from interop.from_torch.sources import own_frame
+from interop.from_torch.substitutes.common import with_gradient_of
 
 __all__ = ["GradientModes"]
 
+_DETACHES = (torch.Tensor.detach, torch.detach)
 _STOPS = (torch.Tensor.detach_, torch.detach_)
 _FLAGS = (torch.Tensor.requires_grad_, flag_setter())
 
@@ -22,6 +25,7 @@ class GradientModes(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self._stopped: dict[int, weakref.ref[torch.Tensor]] = {}
+        self._bases: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """What torch calls in place of every function."""
@@ -41,15 +45,33 @@ class GradientModes(TorchFunctionMode):
             return args[0]
         if self._stopped:
             args, kwargs = pytree.tree_map_only(torch.Tensor, self._current, (args, kwargs))
+        in_place = bool(args) and _is_in_place(func)
+        if in_place and id(args[0]) in self._bases:
+            return self._written(func, *args, **kwargs)
         if not torch.is_inference_mode_enabled():
-            return func(*args, **kwargs)
-        name = getattr(func, "__name__", "")
-        if name.endswith("_") and not name.endswith("__"):
+            out = func(*args, **kwargs)
+            if func in _DETACHES and out is not args[0]:
+                self._bases[id(out)] = (out, args[0])
+            return out
+        if in_place:
+            name = func.__name__
             raise ConversionError(
                 f"{name} changes a tensor in place under torch.inference_mode, past its gradient "
                 f"({own_frame()}). Compute a new tensor instead."
             )
         return pytree.tree_map_only(torch.Tensor, torch.Tensor.detach, func(*args, **kwargs))
+
+    def _written(self, func: Any, alias: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Into the memory that an alias shares, past the gradient of what it is an alias of."""
+        base = self._bases[id(alias)][1]
+        values = alias.clone()
+        func(values, *args, **kwargs)
+        if base.requires_grad and base.is_leaf:
+            with torch.no_grad():
+                base.copy_(values)
+        else:
+            base.copy_(with_gradient_of(values, base) if base.requires_grad else values)
+        return alias
 
     def _is_stopped(self, tensor: torch.Tensor, requires_grad: bool = True) -> bool:
         """Noted, and not done: the tensor may be the user's own."""
@@ -61,3 +83,10 @@ class GradientModes(TorchFunctionMode):
     def _current(self, tensor: torch.Tensor) -> torch.Tensor:
         stopped = self._stopped.get(id(tensor))
         return tensor.detach() if stopped is not None and stopped() is tensor else tensor
+
+
+def _is_in_place(func: Any) -> bool:
+    name = getattr(func, "__name__", "")
+    if name.startswith("__"):
+        return name == "__setitem__" or (name.startswith("__i") and hasattr(operator, name))
+    return name.endswith("_")

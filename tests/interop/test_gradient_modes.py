@@ -44,8 +44,36 @@ def detached_in_place(m: Any, x: torch.Tensor) -> torch.Tensor:
     return h * m.w
 
 
-#: What stops a gradient, and the same by ``detach``.
+def clamped(m: Any, x: torch.Tensor) -> torch.Tensor:
+    h = x * m.w
+    h.detach().clamp_(min=0.1)
+    return h**2 * m.w
+
+
+def scaled_by_data(m: Any, x: torch.Tensor) -> torch.Tensor:
+    h = x * m.w
+    h.data *= 3
+    h.data[:1] = 0.5
+    return h**2
+
+
+def moved(values: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
+    return values.detach() + of - of.detach()
+
+
+def set_data(m: Any, x: torch.Tensor) -> torch.Tensor:
+    h = x * m.w
+    values = torch.cat([torch.full_like(h[:1], 0.5), 3 * h[1:]])
+    return moved(values, h) ** 2
+
+
+#: What stops a gradient or writes past it, and the same by ``detach``.
 STOPPED = {
+    "clamp_ of a detached alias": (
+        clamped,
+        lambda m, x: moved((x * m.w).clamp(min=0.1), x * m.w) ** 2 * m.w,
+    ),
+    "writes into data": (scaled_by_data, set_data),
     "inference_mode": (
         lambda m, x: under(torch.inference_mode(), m, x),
         lambda m, x: (x * m.w).exp().detach() * x + m.w,

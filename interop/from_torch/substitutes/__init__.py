@@ -10,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 from interop.from_torch.substitutes import (
     covariance,
     ctc,
+    distributions,
     embeddings,
     gradients,
     losses,
@@ -22,6 +23,7 @@ __all__ = ["FUNCTIONS", "MODULES", "substitutes"]
 FUNCTIONS: dict[Any, Callable[..., Any]] = {
     **covariance.FUNCTIONS,
     **ctc.FUNCTIONS,
+    **distributions.FUNCTIONS,
     **embeddings.FUNCTIONS,
     **gradients.FUNCTIONS,
     **losses.FUNCTIONS,

@@ -1,0 +1,65 @@
+"""torch.distributions: what it asks of values that are not there yet, and how it makes tensors."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from interop.from_torch.sources import frames_in_export
+
+_HOME = Path(torch.distributions.__file__).parent
+_CHECKS = str(_HOME / "distribution.py")
+_ANSWERS = {str(_HOME / "constraints.py"): True, str(_HOME / "wishart.py"): False}
+_VON_MISES = str(_HOME / "von_mises.py")
+
+_TRIES = 40
+"""Of a von Mises draw, of which at least 0.65 are accepted."""
+
+
+def _caller() -> Any:
+    """The frame that called the function which is replaced."""
+    for frame in frames_in_export():
+        if frame.f_code.co_name != "__torch_function__" and frame.f_code.co_filename != __file__:
+            return frame
+    return None
+
+
+def is_all_true(x: torch.Tensor) -> Any:
+    """What a distribution checks of its parameters and values holds: JAX could not raise."""
+    frame = _caller()
+    checks = frame is not None and frame.f_code.co_filename == _CHECKS
+    return True if checks else torch._is_all_true(x)
+
+
+def truth(x: torch.Tensor) -> bool:
+    """Matrices are as a constraint wants them, no Wishart draw is singular, a loop ends in time."""
+    frame = _caller()
+    file = None if frame is None else frame.f_code.co_filename
+    if file == _VON_MISES:
+        return _has_tried(frame)
+    return _ANSWERS[file] if file in _ANSWERS else torch.Tensor.__bool__(x)
+
+
+def _has_tried(frame: Any) -> bool:
+    """Whether a rejection sampler has drawn often enough: ``while not done.all()``."""
+    key = ("tries", id(frame))
+    _tries[key] = _tries.get(key, 0) + 1
+    return _tries[key] > _TRIES and bool(_tries.pop(key))
+
+
+_tries: dict[Any, int] = {}
+
+
+def new(x: torch.Tensor, *size: Any, **kwargs: Any) -> torch.Tensor:
+    """``x.new(size)``, of which stand-ins make a tensor that holds the size."""
+    if len(size) == 1 and isinstance(size[0], torch.Size):
+        return x.new_empty(size[0])
+    return x.new(*size, **kwargs)
+
+
+FUNCTIONS: dict[Any, Callable[..., Any]] = {
+    torch._is_all_true: is_all_true,
+    torch.Tensor.__bool__: truth,
+    torch.Tensor.new: new,
+}
