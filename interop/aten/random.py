@@ -42,6 +42,8 @@ def bernoulli_like(x: Any, p: Any = 0.5, *, result: Any, key: Any) -> jax.Array:
 
 @rules("aten.rand.default", "aten.rand_like.default")
 def rand(*_: Any, result: Any, key: Any, **__: Any) -> jax.Array:
+    if result.dtype == jnp.float32:  # on torch's grid: zero is half as likely as in JAX
+        return (draw.bits(key, result.shape, jnp.uint32) >> 8).astype(jnp.float32) * 2.0**-24
     return draw.uniform(key, result.shape, result.dtype)
 
 

@@ -14,7 +14,7 @@ from torch import nn
 import interop
 from tests.interop.module_cases import KEY
 
-COUNT = 20_000
+COUNT = 4_000
 Make = Callable[[torch.Tensor], Any]
 
 #: Of three numbers; moments up to the fourth are finite, so that standard errors mean something.

@@ -14,6 +14,7 @@ from interop.from_torch.substitutes import (
     embeddings,
     gradients,
     losses,
+    masks,
     normalization,
     transformers,
 )
@@ -27,6 +28,7 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     **embeddings.FUNCTIONS,
     **gradients.FUNCTIONS,
     **losses.FUNCTIONS,
+    **masks.FUNCTIONS,
     **normalization.FUNCTIONS,
 }
 """For a function of torch, what is called in its place."""

@@ -25,30 +25,39 @@ def _caller() -> Any:
     return None
 
 
+def _caller_file() -> str | None:
+    frame = _caller()
+    return None if frame is None else frame.f_code.co_filename
+
+
 def is_all_true(x: torch.Tensor) -> Any:
     """What a distribution checks of its parameters and values holds: JAX could not raise."""
-    frame = _caller()
-    checks = frame is not None and frame.f_code.co_filename == _CHECKS
-    return True if checks else torch._is_all_true(x)
+    return True if _caller_file() == _CHECKS else torch._is_all_true(x)
 
 
 def truth(x: torch.Tensor) -> bool:
-    """Matrices are as a constraint wants them, no Wishart draw is singular, a loop ends in time."""
-    frame = _caller()
-    file = None if frame is None else frame.f_code.co_filename
-    if file == _VON_MISES:
-        return _has_tried(frame)
+    """Matrices are as a constraint wants them, and no Wishart draw is singular."""
+    file = _caller_file()
     return _ANSWERS[file] if file in _ANSWERS else torch.Tensor.__bool__(x)
 
 
-def _has_tried(frame: Any) -> bool:
-    """Whether a rejection sampler has drawn often enough: ``while not done.all()``."""
-    key = ("tries", id(frame))
-    _tries[key] = _tries.get(key, 0) + 1
-    return _tries[key] > _TRIES and bool(_tries.pop(key))
+def any_of(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    """Of the draws that a rejection sampler accepts, some."""
+    return True if _caller_file() == _VON_MISES else torch.Tensor.any(x, *args, **kwargs)
 
 
-_tries: dict[Any, int] = {}
+def all_of(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    """A rejection sampler ends after so many tries that all are accepted."""
+    frame = _caller()
+    if frame is None or frame.f_code.co_filename != _VON_MISES:
+        return torch.Tensor.all(x, *args, **kwargs)
+    tries = _tries.get(id(frame), 0) + 1
+    _tries[id(frame)] = tries
+    return tries > _TRIES and bool(_tries.pop(id(frame)))
+
+
+_tries: dict[int, int] = {}
+"""Of the samplers that run now, by their frames."""
 
 
 def new(x: torch.Tensor, *size: Any, **kwargs: Any) -> torch.Tensor:
@@ -61,5 +70,7 @@ def new(x: torch.Tensor, *size: Any, **kwargs: Any) -> torch.Tensor:
 FUNCTIONS: dict[Any, Callable[..., Any]] = {
     torch._is_all_true: is_all_true,
     torch.Tensor.__bool__: truth,
+    torch.Tensor.any: any_of,
+    torch.Tensor.all: all_of,
     torch.Tensor.new: new,
 }
