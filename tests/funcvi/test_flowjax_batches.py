@@ -13,6 +13,7 @@ bijections = pytest.importorskip("flowjax.bijections")
 distributions = pytest.importorskip("flowjax.distributions")
 
 
+@pytest.mark.slow
 def test_a_stack_of_params_is_a_batch_of_posteriors():
     flow = flows.coupling_flow(
         KEY,

@@ -48,6 +48,7 @@ def change_of_variables():
     return jax.jit(jax.vmap(one))
 
 
+@pytest.mark.few(2)
 @every_guide
 def test_log_prob_of_draws_is_the_change_of_variables(name):
     guide = GUIDES[name](EVERYTHING)
@@ -210,6 +211,7 @@ def test_restarts_find_both_modes():
     assert {-1.0, 1.0} == set(np.sign(modes))
 
 
+@pytest.mark.slow
 def test_a_mixture_covers_both_modes():
     guide = GUIDES["a mixture"](TWO_MODES)
     posterior = fitted(guide, 1000, num_samples=32)

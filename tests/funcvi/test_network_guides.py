@@ -184,6 +184,7 @@ def test_predictions_read_the_state_that_is_passed() -> None:
     assert fv.networks.layers_found(net, net.params, X)["w"].kind == "local"
 
 
+@pytest.mark.slow
 def test_flax_batch_normalisation() -> None:
     from flax import linen
 

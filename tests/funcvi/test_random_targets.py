@@ -71,6 +71,7 @@ def test_what_is_not_linear_in_the_log_density_is_refused(name):
         WRONG[name]()
 
 
+@pytest.mark.slow
 def test_the_elbo_of_minibatches_fits_and_the_full_model_judges_it():
     losses = [
         fv.negative_elbo(GUIDE, num_samples=32),

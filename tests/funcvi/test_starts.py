@@ -25,6 +25,7 @@ def test_vectors_and_sites_are_the_same_values_with_any_leading_axes():
         EVERYTHING.unravel(jnp.zeros(3))
 
 
+@pytest.mark.slow
 def test_the_log_determinant_is_that_of_the_whole_map():
     for scale in (0.1, 1.0, 2.0):
         vector = scale * jax.random.normal(KEY, (EVERYTHING.size,))

@@ -22,6 +22,7 @@ MODELS: dict[str, tuple[Any, tuple[int, ...]]] = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("wide", [False, True], ids=["float32", "float64"])
 def test_training_ends_where_torch_ends(name: str, wide: bool) -> None:

@@ -166,6 +166,7 @@ def test_mixture_sees_the_mass_at_an_edge() -> None:
     np.testing.assert_allclose(found, true, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_pathwise_mixture_shows_that_it_lost_the_edge() -> None:
     """Its draws move by the density at a rounded value: no gradient, and not a wrong one."""
     weights = dist.Categorical(probs=jnp.array([0.3, 0.7]))

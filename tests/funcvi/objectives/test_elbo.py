@@ -84,6 +84,7 @@ SCORED = dist.MixtureSameFamily(
 )
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "q",
     [MIXTURE, SCORED, dist.VonMises(1.0, 2.0)],
@@ -103,6 +104,7 @@ def test_a_single_site_without_pathwise_gradients_gets_a_right_estimator(q):
     assert not any(row.is_zero for row in report.rows)
 
 
+@pytest.mark.slow
 def test_a_scored_site_beside_a_pathwise_one():
     target = fv.target(
         lambda x: -((x["a"] - x["b"]) ** 2) - x["a"] ** 2,

@@ -75,6 +75,7 @@ def test_value_and_gradient_are_unbiased(name):
         assert abs(np.mean(np.asarray(draws, np.float64)) - expected) < error
 
 
+@pytest.mark.slow
 def test_batches_events_and_float64():
     with jax.enable_x64(True):
         q = dist.Dirichlet(jnp.ones((5, 3)))

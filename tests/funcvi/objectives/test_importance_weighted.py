@@ -98,6 +98,7 @@ def test_the_pathwise_gradient_is_torchs_for_the_same_noise():
     np.testing.assert_allclose(slopes["log_scale"], log_scale.grad.item(), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_joints_events_and_float64():
     with jax.enable_x64(True):
         q = {

@@ -206,6 +206,7 @@ def at(loc: Any) -> Any:
     return {"x": {"loc": loc, "scale": jnp.float32(-0.4)}}
 
 
+@pytest.mark.slow
 def test_a_model_whose_data_end_at_a_site() -> None:
     """The weights jump there: of Renyi's bound the gradient along draws is -0.98 for -1.27."""
     guide = fv.mean_field(fv.target(bounded))

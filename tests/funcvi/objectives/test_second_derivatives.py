@@ -87,6 +87,7 @@ DERIVATIVES = {
 }
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", CASES)
 def test_derivatives_are_right_in_mean(name):
     loss, exact = CASES[name]

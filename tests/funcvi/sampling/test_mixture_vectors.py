@@ -180,6 +180,7 @@ def test_many_coordinates_against_the_sum_over_components() -> None:
     assert np.all(np.abs(one.mean(0) - other.mean(0)) < 5 * error)
 
 
+@pytest.mark.slow
 def test_second_derivatives_of_vectors() -> None:
     """The derivative of the derivative, by differences of it along the moving point."""
     make, _, theta = VECTORS["MultivariateNormal"]

@@ -147,6 +147,7 @@ def test_gradients_of_expectations(concentration):
     assert (np.abs(got.mean(0) - expected) < 4 * error).all(), (got.mean(0), expected, error)
 
 
+@pytest.mark.slow
 def test_transformations_agree():
     k = jnp.linspace(0.3, 8.0, 7)
 
@@ -225,6 +226,7 @@ def test_bivariate_gradients(k):
     assert (np.abs(got - expected) < 4.5 * error + 1e-5).all(), (got, expected, error)
 
 
+@pytest.mark.slow
 def test_bivariate_of_two_independent_angles():
     d = dist.SineBivariateVonMises(0.0, 0.0, jnp.array([0.5, 1e4]), 2.0, correlation=0.0)
     x = np.asarray(fv.sample(d, KEY, (N,)), float)
@@ -267,6 +269,7 @@ def test_skewed_draws_and_gradients(skew):
     assert (np.abs(got - expected) < 4.5 * error + 1e-5).all(), (got, expected, error)
 
 
+@pytest.mark.slow
 def test_skewed_of_another_base_draws_and_refuses_a_gradient():
     d = dist.SineSkewed(bivariate((0.4, -0.9, 2.7, 3.4, 0.8)), jnp.array([0.3, -0.4]))
     assert angles_of(d.base_dist) is None

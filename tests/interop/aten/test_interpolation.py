@@ -71,6 +71,7 @@ CASES += [
 BATCH = Batch(CASES)
 
 
+@pytest.mark.few(2)
 @pytest.mark.xdist_group("interpolation")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_agrees_with_torch(case):

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from tests.interop.aten.check import check, draw, draw_integers
@@ -28,6 +29,7 @@ def test_sorts():
     check(TOP, draw(2, 5))
 
 
+@pytest.mark.slow
 def test_ranks():
     functions = {
         "kthvalue": lambda x: torch.kthvalue(x, 3)[0],

@@ -63,6 +63,7 @@ CUMULATIVE = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("functions", [SUMS, SPREAD, EXTREMES, CUMULATIVE])
 def test_reductions(functions):
     check(functions, X, tolerance=2)

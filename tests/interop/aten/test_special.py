@@ -39,6 +39,7 @@ OF_ONE = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("part", range(3))
 def test_of_one(part):
     check(dict(list(OF_ONE.items())[part::3]), LINE, tolerance=3)
