@@ -76,7 +76,7 @@ def _inside(d: dist.Distribution, x: Array) -> Array:
 
 
 def _kept(d: dist.Distribution, ends: Ends) -> bool:
-    on_circle = support_of(d) is constraints.circular  # which has its ends, in full width
+    on_circle = support_of(d) is constraints.circular  # where angles are wrapped inside it
     return on_circle or any(ends.are(*kept) for kept in _KEPT)
 
 

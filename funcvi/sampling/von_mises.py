@@ -23,6 +23,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax import Array
 
@@ -59,15 +60,15 @@ def centred_von_mises(key: Key, concentration: Array, shape: tuple[int, ...]) ->
 
 
 def wrapped(x: Array) -> Array:
-    """The same angle in [-pi, pi), unrounded where it is there already.
+    """The same angle strictly between -pi and pi, unrounded where it is there already.
 
     Example:
         >>> import jax.numpy as jnp
         >>> round(float(wrapped(jnp.float32(4.0))), 4)
         -2.2832
     """
-    x = x - 2 * math.pi * jnp.round(x / (2 * math.pi))
-    return jnp.where(x >= math.pi, x - 2 * math.pi, x)
+    end = np.nextafter(np.asarray(math.pi, x.dtype), np.asarray(0, x.dtype))  # of float32, below pi
+    return jax.lax.clamp(-end, x - 2 * math.pi * jnp.round(x / (2 * math.pi)), end)
 
 
 def _angle(concentration: Array, sign: Array, v: Array) -> Array:
