@@ -10,15 +10,24 @@ from typing import Any
 import torch
 from torch._ops import HigherOrderOperator, OpOverload
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.distributions.dirichlet import _Dirichlet as Dirichlet
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.utils import _pytree as pytree
 
+all_true = torch._is_all_true
+"""Whether every entry of a tensor of bools is true, as a tensor: what distributions check with."""
+
+sample_dirichlet = torch._sample_dirichlet
+"""Draws by concentration, without a derivative in torch: ``Dirichlet`` adds it."""
+
 __all__ = [
     "BatchNorm",
+    "Dirichlet",
     "FakeTensor",
     "HigherOrderOperator",
     "OpOverload",
     "aliases",
+    "all_true",
     "data_getter",
     "decompositions",
     "flag_setter",
@@ -30,6 +39,7 @@ __all__ = [
     "is_plain",
     "keep_unused",
     "pytree",
+    "sample_dirichlet",
     "tables_of",
     "with_own_graph",
 ]

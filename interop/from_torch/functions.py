@@ -14,10 +14,15 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import library
-from torch.distributions.dirichlet import _Dirichlet as Dirichlet
 from torch.utils.checkpoint import CheckpointFunction
 
-from interop._torch import intercepted_functions, keep_unused, pytree
+from interop._torch import (
+    Dirichlet,
+    intercepted_functions,
+    keep_unused,
+    pytree,
+    sample_dirichlet,
+)
 from interop.errors import ConversionError
 from interop.from_torch.sources import own_frame
 
@@ -215,7 +220,7 @@ def _recorded(kind: Any, original: Callable[..., Any], *args: Any, **kwargs: Any
     if kind.__name__.startswith("GeneratedBackwardFor_") or kind.__module__.startswith("torch._"):
         return original(*args, **kwargs)
     if kind is Dirichlet:  # whose draws have a derivative in JAX
-        return torch._sample_dirichlet(*args)
+        return sample_dirichlet(*args)
     if kind is CheckpointFunction:  # which computes again what it does not keep
         function, _, *inputs = args
         return function(*inputs)

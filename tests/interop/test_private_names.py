@@ -89,6 +89,15 @@ def test_plain_tensors_are_told_from_stand_ins() -> None:
     assert _torch.is_plain(torch.nn.Parameter(torch.ones(2)))
 
 
+def test_what_distributions_are_made_of() -> None:
+    assert bool(_torch.all_true(torch.tensor([True, True])))
+    assert not bool(_torch.all_true(torch.tensor([True, False])))
+    torch.testing.assert_close(_torch.sample_dirichlet(torch.ones(5, 3)).sum(-1), torch.ones(5))
+    concentration = torch.ones(3, requires_grad=True)
+    _torch.Dirichlet.apply(concentration)[0].backward()
+    assert concentration.grad is not None
+
+
 def test_differentiation_is_seen() -> None:
     seen = []
     f = lambda x: seen.append(_torch.is_differentiating()) or x.sum()  # noqa: E731

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from interop._torch import all_true
 from interop.from_torch.sources import frames_in_export
 
 _HOME = Path(torch.distributions.__file__).parent
@@ -32,7 +33,7 @@ def _caller_file() -> str | None:
 
 def is_all_true(x: torch.Tensor) -> Any:
     """What a distribution checks of its parameters and values holds: JAX could not raise."""
-    return True if _caller_file() == _CHECKS else torch._is_all_true(x)
+    return True if _caller_file() == _CHECKS else all_true(x)
 
 
 def truth(x: torch.Tensor) -> bool:
@@ -68,7 +69,7 @@ def new(x: torch.Tensor, *size: Any, **kwargs: Any) -> torch.Tensor:
 
 
 FUNCTIONS: dict[Any, Callable[..., Any]] = {
-    torch._is_all_true: is_all_true,
+    all_true: is_all_true,
     torch.Tensor.__bool__: truth,
     torch.Tensor.any: any_of,
     torch.Tensor.all: all_of,
