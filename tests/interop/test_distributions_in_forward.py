@@ -94,6 +94,7 @@ def near(found: Any, expected: np.ndarray, errors: float = 5.0) -> None:
     assert (np.abs(a.mean(0) - b.mean(0)) <= errors * spread + 1e-6).all()
 
 
+@pytest.mark.filterwarnings("ignore:Singular sample")  # torch's own, of its Wishart
 @pytest.mark.few(6)
 @pytest.mark.parametrize("name", {**PATHWISE, **DRAWN})
 def test_draws_and_densities_are_of_torchs_law(name: str) -> None:
@@ -108,6 +109,7 @@ def test_draws_and_densities_are_of_torchs_law(name: str) -> None:
         net(net.params)
 
 
+@pytest.mark.filterwarnings("ignore:Singular sample")
 @pytest.mark.few(4)
 @pytest.mark.parametrize("name", PATHWISE)
 def test_gradients_are_torchs_in_mean(name: str) -> None:
