@@ -109,9 +109,10 @@ def test_draws_and_densities_are_of_torchs_law(name: str) -> None:
         net(net.params)
 
 
-@pytest.mark.filterwarnings("ignore:Singular sample")
 @pytest.mark.few(4)
-@pytest.mark.parametrize("name", PATHWISE)
+@pytest.mark.parametrize(
+    "name", [n for n in PATHWISE if n != "Wishart"]
+)  # torch's own backward fails
 def test_gradients_are_torchs_in_mean(name: str) -> None:
     """Of a bounded function of the draws, and of their log density, averaged over eight runs."""
     module = Draws(PATHWISE[name])
