@@ -1,6 +1,5 @@
 """Where forward stops gradients in ways of which torch.export records nothing."""
 
-import operator
 import weakref
 from typing import Any
 
@@ -17,6 +16,10 @@ __all__ = ["GradientModes"]
 _DETACHES = (torch.Tensor.detach, torch.detach)
 _STOPS = (torch.Tensor.detach_, torch.detach_)
 _FLAGS = (torch.Tensor.requires_grad_, flag_setter())
+
+
+_OPERATORS = "add and floordiv lshift matmul mod mul or pow rshift sub truediv xor"
+_WRITES = {"__setitem__", *(f"__i{name}__" for name in _OPERATORS.split())}
 
 
 class GradientModes(TorchFunctionMode):
@@ -87,6 +90,4 @@ class GradientModes(TorchFunctionMode):
 
 def _is_in_place(func: Any) -> bool:
     name = getattr(func, "__name__", "")
-    if name.startswith("__"):
-        return name == "__setitem__" or (name.startswith("__i") and hasattr(operator, name))
-    return name.endswith("_")
+    return name in _WRITES if name.startswith("__") else name.endswith("_")

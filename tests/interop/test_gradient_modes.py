@@ -69,6 +69,10 @@ def set_data(m: Any, x: torch.Tensor) -> torch.Tensor:
 
 #: What stops a gradient or writes past it, and the same by ``detach``.
 STOPPED = {
+    "inverse of a detached mask": (
+        lambda m, x: x * m.w * ~(x > 0).detach(),
+        lambda m, x: x * m.w * (x <= 0),
+    ),
     "clamp_ of a detached alias": (
         clamped,
         lambda m, x: moved((x * m.w).clamp(min=0.1), x * m.w) ** 2 * m.w,
