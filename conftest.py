@@ -5,6 +5,7 @@ import ctypes
 import gc
 import itertools
 import os
+import zlib
 
 import jax
 import pytest
@@ -12,6 +13,15 @@ import pytest
 _EVERY = 100  # tests of one worker, which by then holds about a gigabyte of programs
 _trim = getattr(ctypes.pythonapi, "malloc_trim", None)  # glibc keeps what was freed
 _ended = itertools.count(1)
+
+
+def pytest_addoption(parser):
+    """Which part of the tests a run takes."""
+    parser.addoption(
+        "--share",
+        metavar="I/N",
+        help="only share I of N: any integer I, of which the remainder by N counts",
+    )
 
 
 def pytest_configure(config):
@@ -30,7 +40,7 @@ def pytest_configure(config):
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Of a law's many cases, representatives are quick, and the others slow."""
     laws = [item for item in items if item.get_closest_marker("catalogue_law")]
     if laws:
@@ -49,6 +59,10 @@ def pytest_collection_modifyitems(items):
         for i, item in enumerate(same):
             if i not in quick:
                 item.add_marker(pytest.mark.slow)
+    if share := config.getoption("share"):
+        index, number = (int(part) for part in share.split("/"))
+        # A digest of the name: a test that is added moves no other to another share.
+        items[:] = [x for x in items if zlib.crc32(x.nodeid.encode()) % number == index % number]
 
 
 @pytest.fixture
