@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from interop.checkpoints import CheckpointError, load, open_checkpoint, save
     from interop.from_torch.modules import Net, to_jax
     from interop.from_torch.report import Report, report
+    from interop.from_torch.structures import Container, to_pytree
     from interop.loading import load_into
     from interop.sampling_modules import to_sampling_module
     from interop.trees import flatten_names, from_state_dict, to_state_dict, unflatten_names
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "to_jax": "from_torch.modules",
     "Net": "from_torch.modules",
+    "to_pytree": "from_torch.structures",
+    "Container": "from_torch.structures",
     "report": "from_torch.report",
     "Report": "from_torch.report",
     "load_into": "loading",
@@ -41,6 +44,7 @@ _HOMES = {
 
 __all__ = [
     "CheckpointError",
+    "Container",
     "ConversionError",
     "Net",
     "Report",
@@ -56,6 +60,7 @@ __all__ = [
     "save",
     "to_array",
     "to_jax",
+    "to_pytree",
     "to_sampling_module",
     "to_state_dict",
     "to_tensor",

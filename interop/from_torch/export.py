@@ -1,6 +1,7 @@
 """A torch module to a ``Program``: gradients kept, operations without rules decomposed."""
 
 import contextlib
+import operator
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -20,19 +21,19 @@ from interop.from_torch.sources import own_frame
 
 def export(
     module: torch.nn.Module,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
+    inputs: tuple[Any, ...],
     rules: Rules,
     types: Types,
     state: Mapping[str, torch.Tensor] = MappingProxyType({}),
+    call: Callable[..., Any] = operator.call,
 ) -> Exported:
-    """Export at these example inputs. Nothing of the module is changed.
+    """Export ``call(module, *inputs)`` at these examples. Nothing of the module is changed.
 
     Constants that are tensors of ``state`` are taken for those.
     """
     with _exporting() as calls:
         try:
-            program = torch.export.export(_Root(module), args, dict(kwargs), strict=False)
+            program = torch.export.export(_Root(module, call), inputs, strict=False)
             program = decomposed(in_the_way_of_gradients(keep_no_grad(program)), rules)
         except ConversionError:
             raise
@@ -47,12 +48,12 @@ class _Root(torch.nn.Module):
 
     prefix = "module."
 
-    def __init__(self, module: torch.nn.Module) -> None:
+    def __init__(self, module: torch.nn.Module, call: Callable[..., Any]) -> None:
         super().__init__()
-        self.module = module
+        self.module, self.call = module, call
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.module(*args, **kwargs)
+    def forward(self, *inputs: Any) -> Any:
+        return self.call(self.module, *inputs)
 
 
 def from_exported(
@@ -69,8 +70,8 @@ def _function(
 ) -> Function:
     """Both directions of a ``torch.autograd.Function``."""
     parts = call.parts()
-    forward = export(parts.forward, parts.inputs, {}, rules, types, state)
-    backward = export(*parts.backward(), {}, rules, types, state)
+    forward = export(parts.forward, parts.inputs, rules, types, state)
+    backward = export(*parts.backward(), rules, types, state)
     for exported in (forward, backward):
         if any(isinstance(place, State) for place in exported.inputs):
             raise ConversionError(

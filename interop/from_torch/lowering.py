@@ -1,7 +1,8 @@
 """A torch.fx graph to a ``Program``: arguments become plain Python, dtypes become numpy's."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from interop.arrays import to_array
 from interop.dtypes import row_of, torch_dtype
 from interop.errors import ConversionError
 from interop.from_torch.aliases import state_of
+from interop.from_torch.outputs import jax_tree
 from interop.from_torch.program import Aval, Program, Ref, Step
 from interop.from_torch.sources import source_of
 
@@ -104,13 +106,28 @@ class Written:
 class Exported:
     """A program, and what its inputs and outputs are, in its order.
 
-    ``out_spec`` is torch's pytree structure of the result.
+    Positions are those among the tensors of the inputs. Of its results, ``result`` makes what the
+    caller gets; ``left`` says what forward leaves of its inputs, if not their own structure.
     """
 
     program: Program
     inputs: tuple[State | Constant | Argument, ...]
     outputs: tuple[State | Result | Written, ...]
-    out_spec: Any
+    result: Callable[[Sequence[Any]], Any]
+    left: "Left | None" = None
+
+
+@dataclass(frozen=True)
+class Left:
+    """Inputs whose containers forward has changed: another structure, or tensors it has made.
+
+    ``places`` are positions of inputs, or ``Result`` numbers as negative ones: -1 is the first.
+    ``lost`` are those of them that the module does not return.
+    """
+
+    structure: Any
+    places: tuple[int, ...]
+    lost: bool
 
 
 @dataclass(frozen=True)
@@ -171,7 +188,21 @@ def lower(
         else:
             raise ConversionError(f"output {spec.target} of kind {kind} is not covered")
     program = Program(program.inputs, program.steps, tuple(kept))
-    return Exported(program, tuple(inputs), tuple(outputs), exported.call_spec.out_spec)
+    spec = exported.call_spec.out_spec
+    return Exported(program, tuple(inputs), tuple(outputs), partial(jax_tree, spec=spec))
+
+
+def numbered(exported: Exported, places: Sequence[int | None]) -> Exported:
+    """With other positions for its inputs; those that have none are constants without a use."""
+
+    def moved(place: Any) -> Any:
+        if not isinstance(place, Argument | Written):
+            return place
+        position = places[place.position]
+        return Constant("a constant input", 0) if position is None else type(place)(position)
+
+    inputs, outputs = (tuple(map(moved, x)) for x in (exported.inputs, exported.outputs))
+    return replace(exported, inputs=inputs, outputs=outputs)
 
 
 def _constant(value: torch.Tensor, name: str, types: Types) -> Any:

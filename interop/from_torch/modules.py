@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from interop._torch import pytree
 from interop.arrays import to_array
 from interop.aten import RULES
 from interop.errors import ConversionError
 from interop.from_torch.compiled import Arrays, Compiled
 from interop.from_torch.lowering import Types
 from interop.from_torch.snapshot import Snapshot
+from interop.from_torch.structures import Structure, flatten, is_array
 
 
 class After(NamedTuple):
@@ -166,10 +166,6 @@ class Net:
             >>> net = interop.to_jax(torch.nn.Linear(3, 2))
             >>> net.compile(jax.ShapeDtypeStruct((5, 3), "float32"))
         """
-        inputs, kwargs = jax.tree.map(
-            lambda x: jnp.zeros(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x,
-            (inputs, kwargs),
-        )
         jax.block_until_ready(self._apply(training, self.params, buffers, key, inputs, kwargs))
 
     def state_dict(
@@ -215,42 +211,37 @@ class Net:
     ) -> After:
         params = self._named(params, self.params, "params")
         buffers = self._named(self.buffers if buffers is None else buffers, self.buffers, "buffers")
-        leaves, spec = pytree.tree_flatten((inputs, kwargs))
-        leaves = [_array(leaf) for leaf in leaves]
-        arrays = [x for x in leaves if isinstance(x, jax.Array)]
-        compiled = self._compile(training, leaves, spec)
+        leaves, structure = flatten((inputs, kwargs), is_array)
+        arrays = [_array(leaf) for leaf in leaves]
+        compiled = self._compile(training, arrays, structure)
         if returned != "all":
             self._refuse_lost(compiled, lost=returned == "output")
         values = compiled.function(params, buffers, key, arrays)
-        for position, value in values.written.items():
-            leaves[position] = value
         params = {n: values.state.get(n, x) for n, x in params.items()}
         buffers = {n: values.state.get(n, x) for n, x in buffers.items()}
-        args, named = pytree.tree_unflatten(leaves, spec)
-        return After(compiled.result(values.outputs), params, buffers, (args, named))
+        left = compiled.inputs(structure, arrays, values)
+        return After(compiled.output(values), params, buffers, left)
 
     def _refuse_lost(self, compiled: Compiled, *, lost: bool) -> None:
         """What a call would not return: inputs, parameters, and buffers if they are lost."""
         names = sorted(n for n in compiled.changed if lost or n in self.params)
-        changes = [f"'{n}'" for n in names] + [f"input {i}" for i in sorted(compiled.written)]
+        changes = [f"'{n}'" for n in names] + compiled.lost
         if changes:
             raise ConversionError(
                 f"forward changes {', '.join(changes[:8])} in place, which this call would not "
                 "return: call net.stateful, which does"
             )
 
-    def _compile(self, training: bool, leaves: list[Any], spec: Any) -> Compiled:
+    def _compile(self, training: bool, arrays: list[jax.Array], structure: Structure) -> Compiled:
         types = self._types()
-        # The spec as a string, which hashes as its contexts may not.
-        leaf_keys = tuple(map(_exactly, leaves))
-        at = (training, types, torch.get_default_dtype(), leaf_keys, str(spec))
-        if at in self._compiled and self._compiled[at].in_spec == spec:
+        avals = tuple((x.shape, x.dtype) for x in arrays)
+        at = (training, types, torch.get_default_dtype(), avals, structure)
+        if at in self._compiled:
             self._compiled.move_to_end(at)
             return self._compiled[at]
-        examples = [_example(x, types) for x in leaves]
-        args, kwargs = pytree.tree_unflatten(examples, spec)
-        exported = self._source.export(training, args, kwargs, RULES, types)
-        self._compiled[at] = Compiled(exported, leaves, spec, self.ties)
+        examples = [_example(x, types) for x in arrays]
+        exported = self._source.export(training, structure, examples, RULES, types)
+        self._compiled[at] = Compiled(exported, self.ties)
         if len(self._compiled) > _PROGRAMS:
             self._compiled.popitem(last=False)
         return self._compiled[at]
@@ -301,35 +292,24 @@ def to_jax(module: Any, *, downcast: bool = False) -> Net:
     )
 
 
-def _array(leaf: Any) -> Any:
-    """An input leaf: arrays strongly typed, Python constants as they are."""
+def _array(leaf: Any) -> jax.Array:
+    """An input, strongly typed."""
     if isinstance(leaf, torch.Tensor):
-        raise TypeError("an input is a torch.Tensor: pass interop.to_array(tensor)")
-    if isinstance(leaf, jax.Array | np.ndarray | np.generic):
-        array = jnp.asarray(leaf)
-        if isinstance(leaf, np.ndarray | np.generic) and array.dtype != leaf.dtype:
-            raise ConversionError(
-                f"an input is {leaf.dtype}, which JAX would hold as {array.dtype}: set "
-                f"jax_enable_x64, or pass it as {array.dtype}"
-            )
-        return jax.lax.convert_element_type(array, array.dtype)
-    return leaf
+        raise TypeError(
+            "an input is a torch.Tensor: pass interop.to_array(tensor), or interop.to_pytree of "
+            "what holds it"
+        )
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return jnp.zeros(leaf.shape, leaf.dtype)
+    array = jnp.asarray(leaf)
+    if isinstance(leaf, np.ndarray | np.generic) and array.dtype != leaf.dtype:
+        raise ConversionError(
+            f"an input is {leaf.dtype}, which JAX would hold as {array.dtype}: set "
+            f"jax_enable_x64, or pass it as {array.dtype}"
+        )
+    return jax.lax.convert_element_type(array, array.dtype)
 
 
-def _exactly(leaf: Any) -> Any:
-    """What two leaves share only if they mean the same program: 0.0 is not -0.0, nor 0, nor False.
-
-    Arrays are told by shape and dtype.
-    """
-    if isinstance(leaf, jax.Array):
-        return leaf.shape, leaf.dtype
-    if isinstance(leaf, float | complex):
-        return type(leaf), repr(leaf)
-    return type(leaf), leaf
-
-
-def _example(leaf: Any, types: Types) -> Any:
-    if not isinstance(leaf, jax.Array):
-        return leaf
+def _example(array: jax.Array, types: Types) -> torch.Tensor:
     with torch.inference_mode(False):  # which the caller may be in
-        return torch.empty(leaf.shape, dtype=types.present(leaf.dtype))
+        return torch.empty(array.shape, dtype=types.present(array.dtype))

@@ -1,19 +1,18 @@
 """What of a module is covered, told before converting."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import torch
 
-from interop._torch import pytree
 from interop.arrays import to_tensor
 from interop.aten import RULES
 from interop.errors import ConversionError
 from interop.from_torch.lowering import Types
 from interop.from_torch.program import walk
 from interop.from_torch.snapshot import Snapshot
+from interop.from_torch.structures import flatten, is_array
 
 
 @dataclass(frozen=True)
@@ -97,9 +96,10 @@ def report(
     mode = "training" if training else "evaluation"
     name = type(module).__name__
     types = Types(x64=False, downcast=True) if downcast else Types(x64=_x64(), downcast=False)
-    args, named = _tensors(inputs), {k: _tensors(v) for k, v in kwargs.items()}
     try:
-        exported = Snapshot(module).export(training, args, named, RULES, types)
+        leaves, structure = flatten((inputs, kwargs), is_array)
+        examples = [x if isinstance(x, torch.Tensor) else to_tensor(x) for x in leaves]
+        exported = Snapshot(module).export(training, structure, examples, RULES, types)
     except ConversionError as error:
         return Report(name, mode, (), str(error))
     found: dict[str, list[str]] = {}
@@ -113,15 +113,3 @@ def report(
 
 def _x64() -> bool:
     return bool(jax.config.read("jax_enable_x64"))
-
-
-def _tensors(inputs: Any) -> Any:
-    """Arrays as tensors of the same shape and dtype."""
-
-    def convert(leaf: Any) -> Any:
-        plain = isinstance(leaf, torch.Tensor | bool | int | float | str) or leaf is None
-        return leaf if plain else to_tensor(leaf)
-
-    if isinstance(inputs, Mapping):
-        return {k: pytree.tree_map(convert, v) for k, v in inputs.items()}
-    return pytree.tree_map(convert, inputs)

@@ -1,7 +1,7 @@
 """A module as it was when it was converted: its structure copied, its tensors shared, never run."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,11 +10,13 @@ from interop._torch import has_backward_hooks, pytree, with_own_graph
 from interop.aten.registry import Rules
 from interop.errors import ConversionError
 from interop.from_torch.aliases import Aliases
+from interop.from_torch.calls import Flat
 from interop.from_torch.copies import structure_of
 from interop.from_torch.export import export, from_exported
 from interop.from_torch.gradient_modes import GradientModes
-from interop.from_torch.lowering import Exported, Types
+from interop.from_torch.lowering import Exported, Types, numbered
 from interop.from_torch.side_effects import Attributes, Fresh, attributes_of, refuse_memory
+from interop.from_torch.structures import Structure
 from interop.from_torch.substitutes import substitutes
 from interop.memory import first_names, overlaps
 
@@ -44,12 +46,12 @@ class Snapshot:
     def export(
         self,
         training: bool,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
+        structure: Structure,
+        examples: Sequence[torch.Tensor],
         rules: Rules,
         types: Types,
     ) -> Exported:
-        """The module at these examples, in evaluation or training mode."""
+        """The module in evaluation or training mode, at inputs of a structure."""
 
         def once(
             attributes: Mapping[tuple[str, str], Any],
@@ -64,8 +66,9 @@ class Snapshot:
                 for mode in (GradientModes(), Aliases(module, self._originals), fresh := Fresh()):
                     stack.enter_context(mode)
                 stack.enter_context(substitutes(module))
-                exported = export(module, args, kwargs, rules, types, self.tensors())
-            return exported, before, after, fresh
+                call = Flat(structure)
+                exported = export(module, tuple(examples), rules, types, self.tensors(), call)
+            return call.described(exported), before, after, fresh
 
         exported, before, after, fresh = once({})
         refuse_memory(before, after, exported, fresh, lambda attributes: once(attributes)[0])
@@ -102,21 +105,22 @@ class ProgramSnapshot:
     def export(
         self,
         training: bool,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
+        structure: Structure,
+        examples: Sequence[torch.Tensor],
         rules: Rules,
         types: Types,
     ) -> Exported:
         """The program itself, if it was exported for inputs like these."""
         exported = from_exported(with_own_graph(self._program), rules, types, self.tensors())
-        _refuse_other_inputs(self._program, args, kwargs)
-        return exported
+        leaves, spec = pytree.tree_flatten(structure.build(examples))
+        _refuse_other_inputs(self._program, leaves, spec)
+        places = {id(x): i for i, x in enumerate(examples)}
+        return numbered(exported, [places.get(id(x)) for x in leaves])
 
 
 def _refuse_other_inputs(
-    program: torch.export.ExportedProgram, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    program: torch.export.ExportedProgram, leaves: Sequence[Any], spec: Any
 ) -> None:
-    leaves, spec = pytree.tree_flatten((args, dict(kwargs)))
     expected = program.call_spec.in_spec
     if spec != expected:
         raise ConversionError(f"the program was exported for inputs {expected}, got {spec}")
@@ -126,6 +130,11 @@ def _refuse_other_inputs(
     ]
     for given, known in zip(leaves, values, strict=False):
         if not isinstance(known, torch.Tensor):
+            if not isinstance(given, torch.Tensor) and repr(given) != repr(known):
+                raise ConversionError(
+                    f"the program was exported for the constant {known!r}, got {given!r}: export "
+                    "it with that, or pass the module"
+                )
             continue
         shape = [n if isinstance(n, int) else "any" for n in known.shape]
         fits = isinstance(given, torch.Tensor) and given.ndim == len(shape)
