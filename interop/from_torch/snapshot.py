@@ -124,23 +124,23 @@ def _refuse_other_inputs(
     expected = program.call_spec.in_spec
     if spec != expected:
         raise ConversionError(f"the program was exported for inputs {expected}, got {spec}")
-    names = set(program.graph_signature.user_inputs)
-    values = [
-        n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder" and n.name in names
-    ]
-    for given, known in zip(leaves, values, strict=False):
-        if not isinstance(known, torch.Tensor):
-            if not isinstance(given, torch.Tensor) and repr(given) != repr(known):
+    known = {n.name: n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder"}
+    specs = [s for s in program.graph_signature.input_specs if s.kind.name == "USER_INPUT"]
+    for given, spec in zip(leaves, specs, strict=True):
+        expected = known.get(spec.arg.name)
+        if not isinstance(expected, torch.Tensor):
+            constant = getattr(spec.arg, "value", given)
+            if repr(given) != repr(constant):
                 raise ConversionError(
-                    f"the program was exported for the constant {known!r}, got {given!r}: export "
-                    "it with that, or pass the module"
+                    f"the program was exported for the constant {constant!r}, got {given!r}: "
+                    "export it with that, or pass the module"
                 )
             continue
-        shape = [n if isinstance(n, int) else "any" for n in known.shape]
+        shape = [n if isinstance(n, int) else "any" for n in expected.shape]
         fits = isinstance(given, torch.Tensor) and given.ndim == len(shape)
         if not fits or any(n not in ("any", m) for n, m in zip(shape, given.shape, strict=True)):
             raise ConversionError(
-                f"the program was exported for {known.dtype} {shape}, got "
+                f"the program was exported for {expected.dtype} {shape}, got "
                 f"{list(getattr(given, 'shape', []))}: export it with dynamic_shapes, or pass the "
                 "module"
             )

@@ -309,9 +309,8 @@ def _build(node: Any, leaves: Sequence[Any], made: list[Any]) -> Any:
     if isinstance(node, _Contained):
         return node.structure.build([leaves[i] for i in node.leaves])
     if isinstance(node, _Object):
-        value = node.kind.__new__(node.kind)
-        made.append(value)
-        return _with_attributes(value, node, leaves, made)
+        made.append(_empty(node.kind))
+        return _with_attributes(made[-1], node, leaves, made)
     children = [_build(child, leaves, made) for child in node.children]
     return _of_kind(node, children)
 
@@ -330,7 +329,7 @@ def _of_kind(node: _Node, children: list[Any]) -> Any:
     if node.context is not None:
         return pytree.SUPPORTED_NODES[kind].unflatten_fn(children, node.context.value)
     if issubclass(kind, dict):
-        value = kind.__new__(kind)
+        value = _empty(kind)
         store = OrderedDict if issubclass(kind, OrderedDict) else dict
         for name, child in zip(node.names or (), children, strict=True):
             store.__setitem__(value, name, child)
@@ -339,10 +338,15 @@ def _of_kind(node: _Node, children: list[Any]) -> Any:
         return kind(*children) if node.names is not None else kind(children)
     if issubclass(kind, Mapping):
         return kind(dict(zip(node.names or (), children, strict=True)))
-    value = kind.__new__(kind)
+    value = _empty(kind)
     for name, child in zip(node.names or (), children, strict=True):
         object.__setattr__(value, name, child)
     return value
+
+
+def _empty(kind: Any) -> Any:
+    """An object without attributes, whose ``__init__`` is not called."""
+    return kind.__new__(kind)
 
 
 def _pytree(node: Any, leaves: Sequence[Any], outputs: bool) -> Any:
