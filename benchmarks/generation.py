@@ -171,15 +171,15 @@ def main() -> None:
         f"of {options.repeats} whole generations, all sides in turn in one process after an "
         "untimed one. Ours is one compiled scan over a static cache, torch's is `generate` with a "
         "dynamic and with a static cache, eager. Ratios below one mean that ours is faster. Equal "
-        "tokens are those that both give: greedy choices part where two logits are within rounding.",
+        "tokens are those that both give: greedy choices part where logits are within rounding.",
         "",
         "| model | ours, ms | torch dynamic, ms | torch static, ms | ours / dynamic | "
         "ours / static | equal tokens | converting, s | compiling, s |",
         "|---|---|---|---|---|---|---|---|---|",
         *rows,
         "",
-        f"jax {jax.__version__}, torch {torch.__version__}, transformers {version('transformers')}; "
-        f"Python {platform.python_version()}; {platform.machine()}, {os.cpu_count()} cores; torch "
+        f"jax {jax.__version__}, torch {torch.__version__}, transformers "
+        f"{version('transformers')}; Python {platform.python_version()}; {platform.machine()}, {os.cpu_count()} cores; torch "
         f"on {torch.get_num_threads()} threads",
     ]
     text = "\n".join(lines) + "\n"
