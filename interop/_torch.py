@@ -21,6 +21,7 @@ sample_dirichlet = torch._sample_dirichlet
 """Draws by concentration, without a derivative in torch: ``Dirichlet`` adds it."""
 
 __all__ = [
+    "METADATA",
     "BatchNorm",
     "Dirichlet",
     "FakeTensor",
@@ -42,6 +43,7 @@ __all__ = [
     "sample_dirichlet",
     "tables_of",
     "with_own_graph",
+    "without_function_modes",
 ]
 
 
@@ -138,6 +140,25 @@ def data_getter() -> Any:
     return torch.Tensor.data.__get__  # type: ignore[attr-defined]
 
 
+METADATA: frozenset[Any] = frozenset(
+    {
+        *(
+            getattr(torch.Tensor, name).__get__
+            for name in ("shape", "dtype", "device", "layout", "ndim", "is_sparse", "is_nested")
+        ),
+        *(
+            getattr(torch.Tensor, name)
+            for name in ("dim", "size", "stride", "numel", "is_contiguous", "storage_offset")
+        ),
+        *(
+            getattr(torch.Tensor, name)
+            for name in ("is_conj", "is_neg", "is_floating_point", "is_complex", "element_size")
+        ),
+    }
+)
+"""What asks a tensor for its form: of all that a ``TorchFunctionMode`` sees, the most."""
+
+
 def flag_setter() -> Any:
     """What ``tensor.requires_grad = ...`` is to it."""
     return torch.Tensor.requires_grad.__set__  # type: ignore[attr-defined]
@@ -153,3 +174,13 @@ def tables_of(module: torch.nn.Module) -> tuple[dict[str, Any], dict[str, Any], 
 def has_backward_hooks(of: torch.nn.Module | torch.Tensor) -> bool:
     """Whether something is called with its gradients."""
     return bool(of._backward_hooks or getattr(of, "_backward_pre_hooks", None))
+
+
+@contextlib.contextmanager
+def without_function_modes() -> Iterator[None]:
+    """No ``TorchFunctionMode`` of whoever calls is on; afterwards they are again."""
+    with contextlib.ExitStack() as stack:
+        while torch._C._len_torch_function_stack():
+            mode = torch.overrides._pop_mode()
+            stack.callback(torch.overrides._push_mode, mode)
+        yield

@@ -109,7 +109,7 @@ def cross(x: jax.Array, y: jax.Array, *, dim: int = -1) -> jax.Array:
     return jnp.cross(x, y, axis=dim)
 
 
-@rules("aten._grouped_mm.default")
+@rules("aten._grouped_mm.default", "transformers.grouped_mm_fallback.default")
 def grouped_matmul(
     x: jax.Array,
     y: jax.Array,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from interop._torch import HigherOrderOperator, is_plain, pytree, tables_of
+from interop._torch import METADATA, HigherOrderOperator, is_plain, pytree, tables_of
 from interop.errors import ConversionError
 from interop.from_torch.sources import frames_in_export, own_frame
 from interop.memory import memory, overlaps
@@ -43,7 +43,8 @@ class Aliases(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """What torch calls in place of every function."""
-        if torch.compiler.is_dynamo_compiling():  # a body of control flow, whose captures come here
+        # In a body of control flow its captures come here.
+        if func in METADATA or torch.compiler.is_dynamo_compiling():
             return func(*args, **(kwargs or {}))
         if self._other_mode:
             self._refuse_originals()

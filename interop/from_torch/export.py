@@ -10,7 +10,12 @@ from typing import Any
 
 import torch
 
-from interop._torch import OpOverload, decompositions, is_composite
+from interop._torch import (
+    OpOverload,
+    decompositions,
+    is_composite,
+    without_function_modes,
+)
 from interop.aten.registry import Rules
 from interop.errors import ConversionError, keeps
 from interop.from_torch.functions import Call, calls_recorded, in_the_way_of_gradients
@@ -102,7 +107,15 @@ def _as_from_the_start() -> Iterator[None]:
 
 
 def decomposed(program: Any, rules: Rules) -> Any:
-    """Functional operations; those without a rule in terms of others, as far as torch knows how."""
+    """Functional operations; those without a rule in terms of others, as far as torch knows how.
+
+    What watches the calls of forward is off: here it would watch torch's own, for most of the time.
+    """
+    with without_function_modes():
+        return _decomposed(program, rules)
+
+
+def _decomposed(program: Any, rules: Rules) -> Any:
     program = program.run_decompositions({})
     core, others = decompositions()
     known: dict[Any, Callable[..., Any] | None] = {}  # None: torch fails at it

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from interop._torch import flag_setter, is_differentiating, pytree
+from interop._torch import METADATA, flag_setter, is_differentiating, pytree
 from interop.errors import ConversionError
 from interop.from_torch.sources import own_frame
 from interop.from_torch.substitutes.common import with_gradient_of
@@ -33,7 +33,7 @@ class GradientModes(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """What torch calls in place of every function."""
         kwargs = kwargs or {}
-        if torch.compiler.is_dynamo_compiling():
+        if func in METADATA or torch.compiler.is_dynamo_compiling():
             return func(*args, **kwargs)
         if is_differentiating():
             raise ConversionError(

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.overrides import TorchFunctionMode
 
-from interop._torch import pytree, tables_of
+from interop._torch import METADATA, pytree, tables_of
 from interop.errors import ConversionError, keeps
 from interop.from_torch.lowering import Constant, Exported
 from interop.from_torch.program import walk
@@ -25,6 +25,8 @@ class Fresh(TorchFunctionMode):
         """What torch calls in place of every function."""
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
+        if func in METADATA:
+            return out
         if not torch.compiler.is_dynamo_compiling() and all(
             map(self.has, _tensors((args, kwargs)))
         ):

@@ -70,6 +70,15 @@ ARCHITECTURES: dict[str, tuple[str, str, dict[str, Any], Any]] = {
         TEXT | SMALL | {"num_key_value_heads": 1, "use_cache": False},
         _labels,
     ),
+    "mixture of experts: Mixtral": (
+        "MixtralForCausalLM",
+        "MixtralConfig",
+        TEXT
+        | SMALL
+        | {"num_key_value_heads": 1, "num_local_experts": 4, "num_experts_per_tok": 2}
+        | {"use_cache": False},
+        _labels,
+    ),
     "encoder-decoder: T5": (
         "T5ForConditionalGeneration",
         "T5Config",

@@ -164,3 +164,24 @@ def test_fake_tensors_and_trees() -> None:
     with torch._subclasses.fake_tensor.FakeTensorMode():
         assert isinstance(torch.ones(2), _torch.FakeTensor)
     assert not isinstance(torch.ones(2), _torch.FakeTensor)
+
+
+def test_modes_of_function_calls_are_taken_off_and_put_back() -> None:
+    seen = []
+
+    class Watches(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            seen.append(func)
+            return func(*args, **(kwargs or {}))
+
+    x = torch.ones(2)
+    with Watches():
+        with _torch.without_function_modes():
+            torch.neg(x)
+        assert not seen
+        torch.abs(x)
+        assert seen == [torch.abs]
+        seen.clear()
+        _ = x.shape, x.ndim, x.stride(), x.is_contiguous()
+    assert len(seen) == 4
+    assert set(seen) <= _torch.METADATA
