@@ -179,8 +179,8 @@ def main() -> None:
         *rows,
         "",
         f"jax {jax.__version__}, torch {torch.__version__}, transformers "
-        f"{version('transformers')}; Python {platform.python_version()}; {platform.machine()}, {os.cpu_count()} cores; torch "
-        f"on {torch.get_num_threads()} threads",
+        f"{version('transformers')}; Python {platform.python_version()}; {platform.machine()}, "
+        f"{os.cpu_count()} cores; torch on {torch.get_num_threads()} threads",
     ]
     text = "\n".join(lines) + "\n"
     print(text)

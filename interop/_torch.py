@@ -9,10 +9,22 @@ from typing import Any
 
 import torch
 from torch._ops import HigherOrderOperator, OpOverload
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+)
 from torch.distributions.dirichlet import _Dirichlet as Dirichlet
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.utils import _pytree as pytree
+
+DATA_DEPENDENT = (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    GuardOnDataDependentSymNode,
+)
+"""What tracing raises where Python asks for the value of a tensor."""
 
 all_true = torch._is_all_true
 """Whether every entry of a tensor of bools is true, as a tensor: what distributions check with."""
@@ -21,6 +33,7 @@ sample_dirichlet = torch._sample_dirichlet
 """Draws by concentration, without a derivative in torch: ``Dirichlet`` adds it."""
 
 __all__ = [
+    "DATA_DEPENDENT",
     "METADATA",
     "BatchNorm",
     "Dirichlet",

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from interop._torch import (
+    DATA_DEPENDENT,
     OpOverload,
     decompositions,
     is_composite,
@@ -21,6 +22,7 @@ from interop.errors import ConversionError, keeps
 from interop.from_torch.functions import Call, calls_recorded, in_the_way_of_gradients
 from interop.from_torch.lowering import Exported, Function, State, Types, lower
 from interop.from_torch.no_grad import keep_no_grad
+from interop.from_torch.quiet import quiet
 from interop.from_torch.sources import own_frame
 
 
@@ -58,7 +60,13 @@ class _Root(torch.nn.Module):
         self.module, self.call = module, call
 
     def forward(self, *inputs: Any) -> Any:
-        return self.call(self.module, *inputs)
+        try:
+            return self.call(self.module, *inputs)
+        except ConversionError:
+            raise
+        except Exception as error:
+            # Now, while torch.export has not added the graph to it, which it would print.
+            raise explained(error, self.module) from error
 
 
 def from_exported(
@@ -90,7 +98,7 @@ def _function(
 @contextlib.contextmanager
 def _exporting() -> Iterator[list[Call]]:
     """No warnings of torch.export's own, none of the caller's modes, and functions recorded."""
-    with warnings.catch_warnings(), _as_from_the_start(), calls_recorded() as calls:
+    with warnings.catch_warnings(), quiet(), _as_from_the_start(), calls_recorded() as calls:
         warnings.simplefilter("ignore")
         yield calls
 
@@ -176,9 +184,20 @@ def explained(error: Exception, module: torch.nn.Module) -> ConversionError:
     kept = re.search(r"Constant (?:module\.)?(\S+) is mutated in the forward", text)
     if kept:
         return ConversionError(keeps(f"'{kept[1]}'"))
-    if "ata-dependent" in text or "ataDependent" in type(error).__name__ or "GuardOn" in text:
+    if isinstance(error, DATA_DEPENDENT) or "ata-dependent" in text:
         return ConversionError(
             f"{name} decides on a tensor's values in Python ({where}); a compiled function cannot. "
-            "Use torch.where, or torch.cond for a branch and while_loop for a loop."
+            "Use torch.where, or torch.cond for a branch and while_loop for a loop. "
+            + _of_experts(module)
         )
     return ConversionError(f"torch.export refused {name} ({where}): {text[:400]}")
+
+
+def _of_experts(module: torch.nn.Module) -> str:
+    """What to do about a loop over the experts that have tokens."""
+    if hasattr(module, "set_experts_implementation"):
+        return "If these are experts, model.set_experts_implementation('batched_mm') before."
+    return (
+        "In place of a loop over what nonzero finds (experts with tokens, say), go over all and "
+        "weight each by its mask."
+    )

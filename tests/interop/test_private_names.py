@@ -185,3 +185,34 @@ def test_modes_of_function_calls_are_taken_off_and_put_back() -> None:
         _ = x.shape, x.ndim, x.stride(), x.is_contiguous()
     assert len(seen) == 4
     assert set(seen) <= _torch.METADATA
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda x: bool(x.sum() > 0),
+        lambda x: list(x.nonzero()),
+        lambda x: range(int(x.sum())),
+    ],
+)
+def test_asking_for_values_while_tracing_is_told_by_its_type(ask) -> None:
+    seen = []
+
+    class Asks(torch.nn.Module):
+        def forward(self, x):
+            try:
+                ask(x)
+            except Exception as error:
+                seen.append(isinstance(error, _torch.DATA_DEPENDENT))
+            return x
+
+    torch.export.export(Asks(), (torch.ones(3),), strict=False)
+    assert seen
+    assert all(seen)
+
+
+def test_stand_ins_that_refuse_values_are_told_too() -> None:
+    with torch._subclasses.FakeTensorMode():
+        for ask in (lambda x: x.sum().item(), lambda x: x.nonzero()):
+            with pytest.raises(_torch.DATA_DEPENDENT):
+                ask(torch.ones(3))
