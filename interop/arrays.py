@@ -52,7 +52,7 @@ def to_array(
                 f"'{name}': share=True and downcast=True exclude each other: {row.name} becomes "
                 f"{row.narrow} in new memory; drop one of the two"
             )
-        tensor = _narrow(tensor.detach(), row, name)
+        tensor = narrow(tensor.detach(), name)
     elif row.narrow is not None and not jax.config.read("jax_enable_x64"):
         raise ConversionError(
             f"'{name}' is {row.name}, which JAX holds in x64 mode only: enable it by "
@@ -182,10 +182,14 @@ def first_line(error: BaseException) -> str:
     return lines[0][:300].rstrip(".") if lines else type(error).__name__
 
 
-def _narrow(tensor: torch.Tensor, row: Row, name: str) -> torch.Tensor:
-    narrow = row_of(row.narrow)
-    assert narrow is not None
-    small = tensor.to(narrow.torch)
+def narrow(tensor: torch.Tensor, name: str) -> torch.Tensor:
+    """A tensor of 64 bits in 32, of others itself; raises ConversionError if values do not fit."""
+    row = check_tensor(tensor, name)
+    if row.narrow is None:
+        return tensor
+    target = row_of(row.narrow)
+    assert target is not None
+    small = tensor.to(target.torch)
     if row.array.kind in "iu":
         fits = bool((small.to(row.torch) == tensor).all())
     else:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import torch
 
-from interop.arrays import check_tensor, to_tensor
+from interop.arrays import check_tensor, narrow, to_tensor
 from interop.checkpoints.errors import CheckpointError
 from interop.memory import memory
 from interop.trees import flatten_names
@@ -17,11 +17,17 @@ __all__ = ["Tensors", "flat_tensors", "nested_tensors"]
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
+# Readers and writers of pickles call themselves at each level.
+_DEEPEST = 200
+
+
 class Tensors:
     """Converts leaves; what is one array or one memory before is one tensor after."""
 
-    def __init__(self) -> None:
+    def __init__(self, downcast: bool) -> None:
+        self._downcast = downcast
         self._made: dict[Any, torch.Tensor] = {}
+        self._dtypes: dict[int, torch.dtype] = {}
         # An id means an object only while that object lives.
         self._alive: list[Any] = []
 
@@ -31,19 +37,26 @@ class Tensors:
         key = shared or id(leaf)
         if key not in self._made:
             self._alive.append(leaf)
-            self._made[key] = _tensor(leaf, name)
+            made = _tensor(leaf, name)
+            made = narrow(made, name) if self._downcast else made
+            # torch.save takes one memory under one dtype alone.
+            if self._dtypes.setdefault(made.untyped_storage().data_ptr(), made.dtype) != made.dtype:
+                made = made.clone()
+            self._made[key] = made
         return self._made[key]
 
 
-def flat_tensors(tree: Any) -> dict[str, torch.Tensor]:
+def flat_tensors(tree: Any, downcast: bool) -> dict[str, torch.Tensor]:
     """Dotted names to tensors.
 
     Raises:
         CheckpointError: names are ambiguous, or a leaf is no array that torch has.
     """
-    tensors = Tensors()
+    tensors = Tensors(downcast)
     try:
         return {name: tensors(leaf, name) for name, leaf in flatten_names(tree).items()}
+    except RecursionError as error:
+        raise CheckpointError("cannot save: the tree is nested too deeply") from error
     except (TypeError, ValueError) as error:
         raise CheckpointError(
             f"cannot save: {error}. Files of named tensors hold arrays alone; a .pt file in one "
@@ -51,33 +64,45 @@ def flat_tensors(tree: Any) -> dict[str, torch.Tensor]:
         ) from error
 
 
-def nested_tensors(tree: Any) -> Any:
+def nested_tensors(tree: Any, downcast: bool) -> Any:
     """The same nesting with tensors for arrays, of what ``torch.load(weights_only=True)`` reads.
 
     Raises:
-        CheckpointError: a container or leaf of another kind.
+        CheckpointError: a container or leaf of another kind, or more than 200 levels.
     """
-    tensors = Tensors()
+    tensors = Tensors(downcast)
     open_nodes: set[int] = set()
+    # One container in several places stays one: its places may be exponentially many.
+    made: dict[int, Any] = {}
 
     def convert(node: Any, name: str) -> Any:
         if isinstance(node, jax.Array | np.ndarray | np.generic | torch.Tensor):
             return tensors(node, name)
-        if isinstance(node, _PLAIN):
+        if type(node) in _PLAIN:
             return node
         if id(node) in open_nodes:
             raise TypeError(f"'{name}' contains itself")
-        open_nodes.add(id(node))
-        try:
-            if isinstance(node, Mapping):
-                return {_key(k, name): convert(v, _join(name, k)) for k, v in node.items()}
-            if type(node) in (list, tuple):
-                return type(node)(convert(v, _join(name, i)) for i, v in enumerate(node))
-        finally:
+        if len(open_nodes) == _DEEPEST:
+            raise TypeError(
+                f"'{name[:80]}…' lies {_DEEPEST} levels deep, beyond which readers of pickles "
+                "may fail: save interop.flatten_names(tree)"
+            )
+        if id(node) not in made:
+            open_nodes.add(id(node))
+            made[id(node)] = container(node, name)
             open_nodes.discard(id(node))
+        return made[id(node)]
+
+    def container(node: Any, name: str) -> Any:
+        if isinstance(node, Mapping):
+            return {_key(k, name): convert(v, _join(name, k)) for k, v in node.items()}
+        if type(node) in (list, tuple):
+            return type(node)(convert(v, _join(name, i)) for i, v in enumerate(node))
+        # Subclasses of numbers and strings, as of an enumeration, are pickled by their class.
+        advice = "its value" if isinstance(node, _PLAIN) else "interop.flatten_names(tree)"
         raise TypeError(
             f"'{name}' is a {type(node).__name__}; expected arrays, numbers and strings in dicts, "
-            "lists and tuples: save interop.flatten_names(tree)"
+            f"lists and tuples: save {advice}"
         )
 
     try:
@@ -97,7 +122,7 @@ def _tensor(leaf: Any, name: str) -> torch.Tensor:
 
 
 def _key(key: Any, name: str) -> Any:
-    if isinstance(key, bool) or not isinstance(key, str | int):
+    if type(key) not in (str, int):
         raise TypeError(f"'{name}' has the key {key!r}; expected strings or integers")
     return key
 

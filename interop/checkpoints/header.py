@@ -5,48 +5,46 @@ without gaps.
 """
 
 import math
-import os
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from interop.checkpoints.errors import CheckpointError
 from interop.checkpoints.json_text import parse
+from interop.checkpoints.medium import Medium
 from interop.checkpoints.source import Stored
 from interop.dtypes import row_of_code
 
-__all__ = ["Header", "read_header"]
+__all__ = ["LONGEST", "Header", "read_header"]
 
 # The library's own limit.
-_LONGEST = 100_000_000
+LONGEST = 100_000_000
 _MOST_AXES = 64
 # Widths in bits of what the format has and JAX or torch have not.
 _OTHER_BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
 
 
 class Header(NamedTuple):
-    """Names with dtype and shape in the order of the file, and the file's notes."""
+    """Names with dtype and shape, and with begin and end, in the order of the file; its notes."""
 
     stored: dict[str, Stored]
+    spans: dict[str, tuple[int, int]]
     notes: dict[str, str]
 
 
-def read_header(path: Path) -> Header:
+def read_header(medium: Medium) -> Header:
     """Read and check the header.
 
     Raises:
         CheckpointError: the length, the JSON, a dtype, a shape or the offsets do not fit the file.
     """
-    size = os.path.getsize(path)
-    with open(path, "rb") as file:
-        start = file.read(8)
-        if len(start) < 8:
-            raise _broken(path, f"expected 8 bytes of header length, got {len(start)}")
-        length = int.from_bytes(start, "little")
-        if length > min(size - 8, _LONGEST):
-            raise _broken(
-                path, f"its header claims {length} bytes, the file has {size - 8} after the length"
-            )
-        raw = file.read(length)
+    path, size = medium.label, medium.size
+    if size < 8:
+        raise _broken(path, f"expected 8 bytes of header length, got {size}")
+    length = int.from_bytes(bytes(medium.view(0, 8)), "little")
+    if length > min(size - 8, LONGEST):
+        raise _broken(
+            path, f"its header claims {length} bytes, the file has {size - 8} after the length"
+        )
+    raw = bytes(medium.view(8, length))
     table = parse(raw, path, "the header")
     notes = table.pop("__metadata__", {})
     if not isinstance(notes, dict) or not all(isinstance(v, str) for v in notes.values()):
@@ -59,10 +57,15 @@ def read_header(path: Path) -> Header:
         spans.append((begin, end, name))
     spans.sort()
     _check_spans(path, spans, size - 8 - length)
-    return Header({name: stored[name] for _, _, name in spans}, notes)
+    at = 8 + length
+    return Header(
+        {name: stored[name] for _, _, name in spans},
+        {name: (at + begin, at + end) for begin, end, name in spans},
+        notes,
+    )
 
 
-def _entry(path: Path, name: str, entry: Any) -> tuple[Any, tuple[int, ...], int, int]:
+def _entry(path: str, name: str, entry: Any) -> tuple[Any, tuple[int, ...], int, int]:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise _broken(
             path, f"'{name}': expected dtype, shape and data_offsets, got {_short(entry)}"
@@ -89,7 +92,7 @@ def _entry(path: Path, name: str, entry: Any) -> tuple[Any, tuple[int, ...], int
     return (code if row is None else row.array), tuple(shape), begin, end
 
 
-def _check_spans(path: Path, spans: list[tuple[int, int, str]], held: int) -> None:
+def _check_spans(path: str, spans: list[tuple[int, int, str]], held: int) -> None:
     at, before = 0, "the header"
     for begin, end, name in spans:
         if begin != at:
@@ -111,7 +114,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:80] + "…"
 
 
-def _broken(path: Path, what: str) -> CheckpointError:
+def _broken(path: str, what: str) -> CheckpointError:
     return CheckpointError(
         f"{path}: {what}; the file is truncated, corrupt or no .safetensors file: fetch or save it "
         "again"

@@ -1,7 +1,6 @@
 """JSON of files that may be broken: every failure is a CheckpointError."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from interop.checkpoints.errors import CheckpointError
@@ -9,7 +8,7 @@ from interop.checkpoints.errors import CheckpointError
 __all__ = ["parse"]
 
 
-def parse(raw: bytes, path: Path, what: str) -> dict[str, Any]:
+def parse(raw: bytes, path: str, what: str) -> dict[str, Any]:
     """A JSON object without repeated keys and without numbers that JSON has not."""
     try:
         found = json.loads(

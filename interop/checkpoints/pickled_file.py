@@ -1,174 +1,237 @@
-"""Files of torch.save: read by torch with ``weights_only=True``, so that nothing in them runs."""
+"""Files of torch.save, read without running anything in them."""
 
-import os
-import re
-from pathlib import Path
+import math
 from typing import Any
 
 import jax
 import torch
 
+from interop.arrays import first_line
+from interop.checkpoints.allowed import Allowed, class_of, make, members
 from interop.checkpoints.archive import Archive
 from interop.checkpoints.errors import CheckpointError
-from interop.checkpoints.source import Stored, convert
+from interop.checkpoints.medium import Medium
+from interop.checkpoints.source import Refused, Stored, convert
+from interop.checkpoints.stream import Stream
+from interop.checkpoints.tensors import TensorRecord, describe, view_of
+from interop.checkpoints.unpickling import PLAIN, Global, Made, Persistent, unpickle, walk
 from interop.dtypes import row_of
-from interop.memory import memory
 
 __all__ = ["PickledSource"]
 
-# CVE-2026-24747: before, a pickle could write outside its tensors despite weights_only.
-_LEAST_TORCH = (2, 10)
-# A few bytes may stand for an expanded tensor of any size; more than this is refused.
+# A few bytes may stand for tensors of any size; more than this beyond the file's own is refused.
 _MOST_EXPANDED_BYTES = 2**30
-_PLAIN = (bool, int, float, complex, str, bytes, type(None))
-_GLOBAL = re.compile(
-    r"GLOBAL (.{1,200}?)(?: was not| whose|$)|reduce for unrecognized function (.{1,200})"
-)
+_DEEPEST = 250
 
 
 class PickledSource:
     """See :class:`interop.checkpoints.source.Source`; :meth:`tree` gives the nesting as well."""
 
-    def __init__(self, path: Path, torch_version: str = torch.__version__) -> None:
-        self.path = path
-        refuse_old(torch_version)
-        with open(path, "rb") as file:
-            zipped = file.read(4) == b"PK\x03\x04"
-        self._archive = Archive(path) if zipped else None
-        mapped = self._archive is not None and self._archive.native
-        self._content = _load(path, mapped)
-        self._tensors: dict[str, torch.Tensor] = {}
+    def __init__(self, medium: Medium, allowed: Allowed) -> None:
+        self.label = medium.label
+        self._size = medium.size
+        self._allowed = allowed
+        self.metadata: dict[str, str] = {}
+        self._records: dict[int, TensorRecord | str | None] = {}
+        self._tensors: dict[str, TensorRecord] = {}
         self.aliases: dict[str, str] = {}
-        self._name()
-        self.stored = {name: _stored(tensor) for name, tensor in self._tensors.items()}
+        self._unreadable: dict[str, Refused] = {}
+        self._ambiguous: dict[str, Refused] = {}
+        zipped = bytes(medium.view(0, min(medium.size, 4))) == b"PK\x03\x04"
+        try:
+            self._file: Archive | Stream = Archive(medium) if zipped else Stream(medium)
+            content = self._file.content
+            self._content = unpickle(content) if zipped else content
+            self._name()
+        except CheckpointError:
+            raise
+        # Whatever a broken pickle provokes: that it cannot be read is all there is to tell.
+        except Exception as error:
+            raise CheckpointError(
+                f"{self.label}: cannot be read as a file of torch.save ({type(error).__name__}: "
+                f"{first_line(error)[:200]!a}); it is truncated, corrupt or of another kind: "
+                "fetch or save it again"
+            ) from error
+        self.stored = {name: _stored(record) for name, record in self._tensors.items()}
+        self.refused = {**self._unreadable, **self._ambiguous}
 
     def read(self, name: str) -> torch.Tensor:
         """The tensor, its checksum compared if the file has one."""
-        tensor = self._tensors[name]
-        if self._archive is not None and memory(tensor) is not None:
-            self._archive.verify(tensor, name)
-        return tensor
+        return self._read(self._tensors[name], name)
 
     def tree(self, downcast: bool) -> Any:
-        """The content with arrays for tensors; dicts, lists, tuples and plain leaves as saved."""
-        arrays: dict[Any, jax.Array] = {}
+        """The content with arrays for tensors; dicts, lists, tuples and plain leaves as saved.
+
+        Raises:
+            CheckpointError: there is anything else, and its class is not allowed.
+        """
+        for refused in self._unreadable.values():
+            raise CheckpointError(f"{self.label}: {refused.why}")
+        arrays: dict[TensorRecord, jax.Array] = {}
         made: dict[int, Any] = {}
 
         def build(node: Any, name: str) -> Any:
-            if isinstance(node, torch.Tensor):
-                key = memory(node) or name
-                if key not in arrays:
-                    arrays[key] = convert(self.path, name, self.read(name), downcast)
-                return arrays[key]
+            record = self._record(node)
+            if isinstance(record, TensorRecord):
+                if record not in arrays:
+                    tensor = self._read(record, name)
+                    arrays[record] = convert(self.label, name, tensor, downcast)
+                return arrays[record]
+            if isinstance(node, PLAIN):
+                return node
             if id(node) not in made:
                 if isinstance(node, dict):
                     made[id(node)] = {k: build(v, _join(name, k)) for k, v in node.items()}
                 elif isinstance(node, list | tuple):
                     kind = list if isinstance(node, list) else tuple
                     made[id(node)] = kind(build(v, _join(name, i)) for i, v in enumerate(node))
-                elif isinstance(node, _PLAIN):
-                    return node
                 else:
-                    raise CheckpointError(
-                        f"{self.path}: '{name}' is a {type(node).__name__}; expected tensors, "
-                        "numbers and strings in dicts, lists and tuples: leave it out by names=, "
-                        "or save the state_dict alone"
-                    )
+                    made[id(node)] = self._make(node, name, lambda inner: build(inner, name))
             return made[id(node)]
 
         return build(self._content, "")
 
+    def _make(self, node: Made, name: str, build: Any) -> Any:
+        kind = class_of(node, self._allowed)
+        assert kind is not None  # all else was refused before
+        try:
+            return make(node, kind, build)
+        except CheckpointError:
+            raise
+        # The class's own code, given what the file holds.
+        except Exception as error:
+            raise CheckpointError(
+                f"{self.label}: '{name}' does not make a {kind.__qualname__} "
+                f"({type(error).__name__}: {first_line(error)}): give the class that was saved"
+            ) from error
+
+    def _read(self, record: TensorRecord, name: str) -> torch.Tensor:
+        row = row_of(record.dtype)
+        if row is None:
+            advice = "is quantised: save .dequantize()" if "q" in record.dtype else (
+                f"is {record.dtype}, which JAX has not: cast it in torch, and save it again"
+            )  # fmt: skip
+            raise CheckpointError(f"{self.label}: '{name}' {advice}")
+        stored = row_of(record.storage_dtype)
+        held = record.held * (stored.array.itemsize if stored else 1)
+        needed = record.reach * row.array.itemsize
+        try:
+            if needed > held:
+                raise ValueError(f"'{name}' reaches beyond its storage")
+            storage = self._file.storage(record.key, held, name) if needed else b""
+            return view_of(record, storage, self._file.order)
+        except CheckpointError:
+            raise
+        except (ValueError, RuntimeError, OverflowError, OSError) as error:
+            raise CheckpointError(
+                f"{self.label}: '{name}' cannot be read ({first_line(error)}); the file is "
+                "truncated or corrupt: fetch or save it again"
+            ) from error
+
+    def _record(self, node: Any) -> TensorRecord | str | None:
+        if not isinstance(node, Made):
+            return None
+        if id(node) not in self._records:
+            self._records[id(node)] = describe(node)
+        return self._records[id(node)]
+
     def _name(self) -> None:
-        """Name each tensor by its path; cycles, depth and size have bounds."""
-        first: dict[Any, str] = {}
+        """Name each tensor by its path, and what is refused; depth and size have bounds."""
+        first: dict[TensorRecord, str] = {}
         open_nodes: set[int] = set()
         nodes = expanded = 0
         # Shared containers can stand for exponentially many entries; saved ones take bytes each.
-        most = 1000 + os.path.getsize(self.path)
+        most = 1000 + self._size
 
         def visit(node: Any, name: str) -> None:
             nonlocal nodes, expanded
             nodes += 1
-            if id(node) in open_nodes or nodes > most:
+            if nodes > most:
                 raise CheckpointError(
-                    f"{self.path}: '{name}' contains itself, or more than {most} entries; "
-                    "expected a tree of tensors: save the state_dict alone"
+                    f"{self.label}: '{name}' has more than {most} entries; expected a tree of "
+                    "tensors: save the state_dict alone"
                 )
-            if isinstance(node, torch.Tensor):
-                if name in self._tensors:
+            record = self._record(node)
+            if isinstance(record, TensorRecord):
+                self._add(name, record)
+                if record in first and record.reach:
+                    self.aliases[name] = first[record]
+                elif record.reach:
+                    first[record] = name
+                    row = row_of(record.dtype)
+                    expanded += math.prod(record.shape) * (row.array.itemsize if row else 1)
+                if expanded > _MOST_EXPANDED_BYTES + 2 * self._size:
                     raise CheckpointError(
-                        f"{self.path}: two tensors would both be named '{name}': rename one"
+                        f"{self.label}: '{name}' is an expanded tensor that would take "
+                        f"{expanded} bytes: save it before it is expanded"
                     )
-                self._tensors[name] = node
-                shared = memory(node)
-                if shared is not None:
-                    if shared in first:
-                        self.aliases[name] = first[shared]
-                    first.setdefault(shared, name)
-                    size = node.numel() * node.element_size()
-                    expanded += size if size > node.untyped_storage().nbytes() else 0
-                if expanded > _MOST_EXPANDED_BYTES:
-                    raise CheckpointError(
-                        f"{self.path}: '{name}' is an expanded tensor that would take {size} "
-                        "bytes: save it before it is expanded"
-                    )
-            elif isinstance(node, dict | list | tuple):
+            elif isinstance(node, PLAIN):
+                pass
+            elif id(node) in open_nodes or len(open_nodes) >= _DEEPEST:
+                what = "contains itself" if id(node) in open_nodes else "is nested too deeply"
+                why = f"{_quoted(name)} {what}; expected a tree of tensors: save the state_dict"
+                self._unreadable[name] = Refused(why, True)
+            elif (reason := self._why_not(node, record, _quoted(name))) is not None:
+                self._unreadable[name] = Refused(reason, self._holds_tensors(node))
+            else:
                 open_nodes.add(id(node))
-                pairs = node.items() if isinstance(node, dict) else enumerate(node)
-                for key, child in pairs:
+                for key, child in _children(node):
                     visit(child, _join(name, key))
                 open_nodes.discard(id(node))
 
-        try:
-            visit(self._content, "")
-        except RecursionError as error:
-            raise CheckpointError(
-                f"{self.path}: containers are nested too deeply; expected a tree of tensors: save "
-                "the state_dict alone"
-            ) from error
+        visit(self._content, "")
 
+    def _add(self, name: str, record: TensorRecord) -> None:
+        if name in self._tensors or name in self._ambiguous:
+            self._tensors.pop(name, None)
+            self._ambiguous[name] = Refused(
+                f"two tensors would both be named '{name}': load the whole file, or rename one",
+                True,
+            )
+        else:
+            self._tensors[name] = record
 
-def refuse_old(torch_version: str) -> None:
-    """Refuse versions of torch whose ``weights_only`` can be bypassed."""
-    numbers = tuple(int(n) for n in re.findall(r"\d+", torch_version)[:2])
-    if numbers < _LEAST_TORCH:
-        raise CheckpointError(
-            f"expected torch 2.10 or newer, got {torch_version}, whose torch.load is unsafe even "
-            "with weights_only=True (CVE-2026-24747): pip install -U torch"
-        )
-
-
-def _load(path: Path, mapped: bool) -> Any:
-    try:
-        return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
-    # Whatever a broken pickle provokes: that it does not unpickle is all there is to tell.
-    except Exception as error:
-        raise CheckpointError(f"{path}: {_why(error)}") from error
-
-
-def _why(error: Exception) -> str:
-    # Around what happened torch puts advice, which tells how to run the code.
-    text = str(error).rpartition("WeightsUnpickler error:")[2]
-    text = text.partition("\n\nCheck the documentation")[0].strip()
-    what = ascii(text.rpartition("\n\n")[2].split("\n")[0][:200].rstrip("."))
-    refused = _GLOBAL.search(text)
-    if refused:
-        which = ascii(refused.group(1) or refused.group(2))
+    def _why_not(self, node: Any, record: str | None, name: str) -> str | None:
+        """Why a node that is no tensor cannot be read, if so."""
+        if record is not None:
+            return f"{name} {record}"
+        if isinstance(node, dict):
+            odd = [k for k in node if not isinstance(k, (*PLAIN, tuple))]
+            keys = "keys that are no strings or numbers"
+            return f"{name} has {keys}: {_called(odd[0])}" if odd else None
+        if isinstance(node, list | tuple) or class_of(node, self._allowed) is not None:
+            return None
         return (
-            f"refused to load {which}, since a pickle that loads more than tensors could run code; "
-            "nothing ran. Save module.state_dict() instead of the object"
+            f"refused to load {_called(node)} at {name}, since a pickle that loads more than "
+            "tensors could run code; nothing ran. Leave it out by names=, pass its class in "
+            "allow=, or save module.state_dict() instead of the object"
         )
-    return (
-        f"torch cannot read it as tensors ({type(error).__name__}: {what}); the file is "
-        "truncated, corrupt or of another kind: fetch or save it again"
-    )
+
+    def _holds_tensors(self, node: Any) -> bool:
+        found = walk(node)
+        return any(isinstance(n, Persistent) or self._record(n) is not None for n in found)
+
+
+def _children(node: Any) -> list[tuple[Any, Any]]:
+    if isinstance(node, dict):
+        return list(node.items())
+    return members(node) if isinstance(node, Made) else list(enumerate(node))
+
+
+def _called(node: Any) -> str:
+    for _ in range(8):
+        node = node.what if isinstance(node, Made) else node
+    return ascii(node.path[:200]) if isinstance(node, Global) else f"a {type(node).__name__}"
+
+
+def _quoted(name: str) -> str:
+    return f"'{name}'" if name else "the content"
 
 
 def _join(name: str, key: Any) -> str:
     return f"{name}.{key}" if name else str(key)
 
 
-def _stored(tensor: torch.Tensor) -> Stored:
-    row = row_of(tensor.dtype)
-    dtype = str(tensor.dtype).removeprefix("torch.") if row is None else row.array
-    return Stored(dtype, tuple(tensor.shape))
+def _stored(record: TensorRecord) -> Stored:
+    row = row_of(record.dtype)
+    return Stored(record.dtype if row is None else row.array, record.shape)

@@ -4,14 +4,16 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, BinaryIO
 
 import jax
 import numpy as np
 
+from interop.checkpoints.allowed import Allowed, allowed_classes
 from interop.checkpoints.errors import CheckpointError
-from interop.checkpoints.files import open_file
-from interop.checkpoints.index import SUFFIX, ShardedSource
+from interop.checkpoints.files import open_file, open_medium
+from interop.checkpoints.index import SUFFIX, SetChanged, ShardedSource
+from interop.checkpoints.medium import file_medium, is_file
 from interop.checkpoints.pickled_file import PickledSource
 from interop.checkpoints.selection import select
 from interop.checkpoints.source import Source, read_array
@@ -23,6 +25,11 @@ _IN_A_FOLDER = (
     "model.safetensors", f"model.safetensors{SUFFIX}", "pytorch_model.bin",
     f"pytorch_model.bin{SUFFIX}",
 )  # fmt: skip
+# How often a set is opened anew that is replaced meanwhile.
+_ATTEMPTS = 3
+
+Place = str | os.PathLike[str] | BinaryIO
+"""Where a checkpoint lies: a path, or an open binary file."""
 
 
 class Checkpoint(Mapping[str, jax.Array]):
@@ -38,6 +45,8 @@ class Checkpoint(Mapping[str, jax.Array]):
 
     def __getitem__(self, name: str) -> jax.Array:
         """The array of a name, read anew at each access."""
+        if name in self._source.refused:
+            raise CheckpointError(f"{self._source.label}: {self._source.refused[name].why}")
         if name not in self._source.stored:
             raise KeyError(name)
         return read_array(self._source, name, self._downcast)
@@ -53,7 +62,8 @@ class Checkpoint(Mapping[str, jax.Array]):
         return len(self._source.stored)
 
     def __repr__(self) -> str:
-        return f"Checkpoint('{self._source.path}', {len(self)} arrays)"
+        refused = f", {len(self.refused)} refused" if self.refused else ""
+        return f"Checkpoint('{self._source.label}', {len(self)} arrays{refused})"
 
     @property
     def dtypes(self) -> Mapping[str, np.dtype | str]:
@@ -65,21 +75,38 @@ class Checkpoint(Mapping[str, jax.Array]):
         """Name to shape, without reading."""
         return MappingProxyType({name: s.shape for name, s in self._source.stored.items()})
 
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The notes of a .safetensors file, or those that all shards of a set share."""
+        return MappingProxyType(dict(self._source.metadata))
 
-def open_checkpoint(path: str | os.PathLike[str], *, downcast: bool = False) -> Checkpoint:
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """What a pickled file holds and this does not: name to the reason, a sentence."""
+        return MappingProxyType({name: r.why for name, r in self._source.refused.items()})
+
+
+def open_checkpoint(
+    path: Place,
+    *,
+    downcast: bool = False,
+    allow: Iterable[type] | Mapping[str, type] = (),
+) -> Checkpoint:
     """A lazy view of a checkpoint: names, dtypes and shapes now, arrays when looked up.
 
-    A nested .pt file has dotted names here, and its numbers and strings are left out.
+    A nested .pt file has dotted names here, and its numbers and strings are left out. What else it
+    holds is told by ``refused``, and does not keep the tensors beside it from being read.
 
     Args:
-        path: as for :func:`load`.
+        path: as for :func:`load`. A file object has to stay open, and as it is.
         downcast: turn 64-bit dtypes into 32-bit ones when read, as in :func:`interop.to_array`.
+        allow: classes of objects whose tensors are wanted, as for :func:`load`.
 
     Returns:
         A :class:`Checkpoint`.
 
     Raises:
-        CheckpointError: the file is broken, incomplete, or would run code.
+        CheckpointError: the file is broken or incomplete, or has nothing but what is refused.
         FileNotFoundError: there is no such file.
 
     Example:
@@ -92,14 +119,18 @@ def open_checkpoint(path: str | os.PathLike[str], *, downcast: bool = False) -> 
         >>> view.shapes["bias"], view.dtypes["bias"], view["bias"]
         ((2,), dtype('float32'), Array([1., 1.], dtype=float32))
     """
-    return Checkpoint(open_source(path), downcast)
+    source = open_source(path, allowed_classes(allow))
+    if source.refused and not source.stored:
+        raise CheckpointError(f"{source.label}: {next(iter(source.refused.values())).why}")
+    return Checkpoint(source, downcast)
 
 
 def load(
-    path: str | os.PathLike[str],
+    path: Place,
     *,
     names: Iterable[str] | str | None = None,
     downcast: bool = False,
+    allow: Iterable[type] | Mapping[str, type] = (),
 ) -> Any:
     """Read a checkpoint as a pytree of arrays, bit for bit; nothing in it is ever run.
 
@@ -107,19 +138,26 @@ def load(
         path: a .safetensors file; a file of ``torch.save`` (.pt, .pth, .bin, .ckpt, .tar); the
             index of a sharded set (.index.json); or a folder that holds one of them under its
             usual name (of several the one that transformers reads: safetensors before pickled
-            files, a single file before a set).
+            files, a single file before a set); or a binary, seekable file object, read from where
+            it stands.
         names: names, or patterns as of ``fnmatch``, to read only these; the rest of the file is
-            not read, except in files of torch before 1.6.
+            not read. What a pickle holds besides tensors does not matter then, unless a name or
+            pattern means it or, as far as can be told, a tensor inside it.
         downcast: turn 64-bit dtypes into 32-bit ones, as in :func:`interop.to_array`.
+        allow: classes of which a pickle may make objects, with what lies in the file: their own
+            code runs, and no other. Nothing is ever imported by a name in a file; for a class that
+            was saved under another name pass ``{"module.Name": Class}``.
 
     Returns:
         What ``torch.save`` was given, with arrays for tensors; for the other formats, and with
         ``names``, a flat dict from names to arrays. Tied names hold one array.
 
     Raises:
-        CheckpointError: the file is broken, incomplete, would run code, or has 64-bit dtypes while
-            JAX's x64 mode is off; a name matches nothing.
+        CheckpointError: the file is broken, incomplete, or has 64-bit dtypes while JAX's x64 mode
+            is off; what is asked for would run code of a class that is not allowed; a name matches
+            nothing; a set was replaced again and again while it was opened.
         FileNotFoundError: there is no such file.
+        TypeError: ``allow`` has something else than classes.
 
     Example:
         >>> import pathlib, tempfile
@@ -132,10 +170,10 @@ def load(
         >>> interop.load(path, names="params.*")
         {'params.bias': Array([1., 1.], dtype=float32)}
     """
-    source = open_source(path)
+    source = open_source(path, allowed_classes(allow))
     if names is None and isinstance(source, PickledSource):
         return source.tree(downcast)
-    chosen = list(source.stored) if names is None else select(names, source.stored, source.path)
+    chosen = list(source.stored) if names is None else select(names, source)
     arrays: dict[str, jax.Array] = {}
     for name in chosen:
         holder = source.aliases.get(name, name)
@@ -145,9 +183,25 @@ def load(
     return {name: arrays[name] for name in chosen}
 
 
-def open_source(path: str | os.PathLike[str]) -> Source:
-    """The file, the set, or what a folder holds."""
-    path = Path(path)
+def open_source(place: Place, allowed: Allowed) -> Source:
+    """The file object, the file, the set, or what a folder holds."""
+    if not isinstance(place, str | os.PathLike):
+        if not is_file(place):
+            raise TypeError(
+                f"expected a path or an open binary file, got {type(place).__name__}"
+                + ("; open it: with file as f" if hasattr(place, "__enter__") else "")
+            )
+        return open_medium(file_medium(place), allowed)
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return _open_path(Path(place), allowed)
+        except SetChanged:
+            # What is there now, be it a set or a single file.
+            continue
+    return _open_path(Path(place), allowed)
+
+
+def _open_path(path: Path, allowed: Allowed) -> Source:
     if path.is_dir():
         usual = [path / name for name in _IN_A_FOLDER if (path / name).is_file()]
         found = usual[:1] or sorted(path.glob(f"*{SUFFIX}"))
@@ -162,5 +216,5 @@ def open_source(path: str | os.PathLike[str]) -> Source:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     if path.name.endswith(SUFFIX):
-        return ShardedSource(path)
-    return open_file(path)
+        return ShardedSource(path, allowed)
+    return open_file(path, allowed)

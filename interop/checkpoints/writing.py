@@ -1,47 +1,79 @@
 """``save``: whole files or none, in the formats that torch and safetensors read."""
 
-import json
 import os
-import re
-import secrets
-from collections.abc import Iterator, Mapping
+import pickle
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal, overload
 
 import torch
 
 from interop.arrays import first_line
-from interop.checkpoints.atomic import replacing
+from interop.checkpoints.atomic import Staging
 from interop.checkpoints.content import flat_tensors, nested_tensors
 from interop.checkpoints.errors import CheckpointError
 from interop.checkpoints.files import PICKLED, SAFETENSORS
-from interop.checkpoints.index import SUFFIX
-from interop.dtypes import row_of
+from interop.checkpoints.medium import is_file, label_of
+from interop.checkpoints.safetensors_writing import check_tensors, write_safetensors
+from interop.checkpoints.sets import index_of, remove_set, shards_of, split, write_set
 
 __all__ = ["save"]
 
-# In the index: a set without it was written by others, and its files are left alone.
-_SIGNATURE = "interop.save"
+Format = Literal["safetensors", "pt"]
 
 
-def save(path: str | os.PathLike[str], tree: Any, *, max_shard_bytes: int | None = None) -> Path:
+@overload
+def save(
+    path: str | os.PathLike[str],
+    tree: Any,
+    *,
+    max_shard_bytes: int | None = None,
+    metadata: Mapping[str, str] | None = None,
+    downcast: bool = False,
+) -> Path: ...
+@overload
+def save(
+    path: BinaryIO,
+    tree: Any,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    downcast: bool = False,
+    format: Format | None = None,
+) -> None: ...
+def save(
+    path: str | os.PathLike[str] | BinaryIO,
+    tree: Any,
+    *,
+    max_shard_bytes: int | None = None,
+    metadata: Mapping[str, str] | None = None,
+    downcast: bool = False,
+    format: Format | None = None,
+) -> Path | None:
     """Write arrays to a checkpoint, bit for bit and all at once: a crash leaves the old file.
 
     Args:
-        path: a name ending in .safetensors, or .pt, .pth, .bin or .ckpt for ``torch.load``.
+        path: a name ending in .safetensors, or .pt, .pth, .bin or .ckpt for ``torch.load``; or an
+            open binary file, which is written from where it stands.
         tree: a pytree of JAX or numpy arrays or tensors of any shape. In a .safetensors file, and
-            in shards, nesting becomes dotted names, as :func:`interop.flatten_names` gives them;
-            a .pt file keeps dicts, lists, tuples, numbers and strings. An array under several
-            names is written once and loaded under all of them.
+            in shards, nesting becomes dotted names, as :func:`interop.flatten_names` gives them
+            (:func:`interop.unflatten_names` gives the tree back); a .pt file keeps dicts, lists,
+            tuples, numbers and strings. An array under several names is written once and loaded
+            under all of them.
         max_shard_bytes: split into files of about this size at most, a single larger array in its
             own, with an index beside them.
+        metadata: strings by strings for the notes of .safetensors files, of each shard too.
+            ``open_checkpoint(path).metadata`` has them again.
+        downcast: write 64-bit dtypes as 32-bit ones, as :func:`interop.to_array` does, so that no
+            load has to ask for it.
+        format: "safetensors" or "pt", for file objects whose own name does not tell.
 
     Returns:
-        The path to load: ``path`` itself, or that of the index.
+        The path to load: ``path`` itself, or that of the index; nothing for a file object.
 
     Raises:
         CheckpointError: a leaf cannot be written; the format has not its dtype; names are
-            ambiguous; another suffix.
+            ambiguous; another suffix; the disk is full or refuses. What was there is whole then,
+            except in a file object.
 
     Example:
         >>> import pathlib, tempfile
@@ -54,167 +86,108 @@ def save(path: str | os.PathLike[str], tree: Any, *, max_shard_bytes: int | None
         >>> sorted(interop.load(folder))
         ['layer.bias', 'layer.weight']
     """
-    path = Path(path)
-    if path.suffix not in (SAFETENSORS, *PICKLED):
-        raise CheckpointError(
-            f"{path}: expected a name ending in {', '.join([SAFETENSORS, *PICKLED])}, got "
-            f"'{path.suffix}'; for a sharded set pass max_shard_bytes as well"
-        )
+    target = _Target(path, format)
     if max_shard_bytes is not None and (
         isinstance(max_shard_bytes, bool) or not isinstance(max_shard_bytes, int)
         or max_shard_bytes < 1
     ):  # fmt: skip
         raise CheckpointError(f"max_shard_bytes: expected bytes, got {max_shard_bytes!r}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent}: no such folder; make it first")
-    if path.suffix != SAFETENSORS and max_shard_bytes is None:
-        content = nested_tensors(tree)
-        _refuse_foreign_set(path)
-        _write_pickle(path, content)
-        _forget_set(path)
-        return path
-    tensors = flat_tensors(tree)
-    if path.suffix == SAFETENSORS:
-        _check_safetensors(path, tensors)
-    shards = list(_split(tensors, max_shard_bytes))
-    if len(shards) == 1:
-        _refuse_foreign_set(path)
-        _write(path, shards[0])
-        _forget_set(path)
-        return path
-    return _write_shards(path, shards)
-
-
-def _write_shards(path: Path, shards: list[dict[str, torch.Tensor]]) -> Path:
-    """Shards first, under names that no older set uses; the index makes them the checkpoint."""
-    total = len(shards)
-    files = [f"{path.stem}-{i:05}-of-{total:05}{path.suffix}" for i in range(1, total + 1)]
-    if any((path.parent / file).exists() for file in files):
-        token = secrets.token_hex(4)
-        files = [f"{Path(file).stem}-{token}{path.suffix}" for file in files]
-    for file, shard in zip(files, shards, strict=True):
-        _write(path.parent / file, shard)
-    size = sum(_size(t) for shard in shards for t in {id(t): t for t in shard.values()}.values())
-    content = {
-        "metadata": {"total_size": size, "saved_by": _SIGNATURE},
-        "weight_map": {n: file for file, shard in zip(files, shards, strict=True) for n in shard},
-    }
-    stale = _own_set(path) or set()
-    with replacing(_index(path)) as temporary:
-        temporary.write_text(json.dumps(content, indent=2), encoding="utf-8")
-    path.unlink(missing_ok=True)
-    for file in stale.difference(files):
-        (path.parent / file).unlink(missing_ok=True)
-    return _index(path)
-
-
-def _index(path: Path) -> Path:
-    return path.with_name(path.name + SUFFIX)
-
-
-def _refuse_foreign_set(path: Path) -> None:
-    """A single file beside the index of a set would leave two checkpoints of one name."""
-    if _index(path).exists() and _own_set(path) is None:
+    if max_shard_bytes is not None and target.path is None:
+        raise CheckpointError(f"{target.label}: max_shard_bytes needs a path, as shards are files")
+    if metadata is not None and not target.is_safetensors:
         raise CheckpointError(
-            f"{path}: beside it lies {_index(path).name}, a sharded set that interop.save did not "
-            "write: remove that set, or save under another name"
+            f"{target.label}: metadata belongs to .safetensors files; put it into the tree here"
         )
-
-
-def _forget_set(path: Path) -> None:
-    """Remove an older sharded set of this name, so that nothing loads it in place of the file."""
-    stale = _own_set(path)
-    if stale is not None:
-        _index(path).unlink()
-        for file in stale:
-            (path.parent / file).unlink(missing_ok=True)
-
-
-def _own_set(path: Path) -> set[str] | None:
-    """The shards of the set of this name if :func:`save` wrote it, else None."""
-    own = re.compile(
-        rf"{re.escape(path.stem)}-\d{{5}}-of-\d{{5}}(-[0-9a-f]{{8}})?{re.escape(path.suffix)}"
-    )
-    try:
-        content = json.loads(_index(path).read_text(encoding="utf-8"))
-        if content["metadata"]["saved_by"] != _SIGNATURE:
-            return None
-        return {f for f in content["weight_map"].values() if own.fullmatch(f)}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        return None
-
-
-def _split(
-    tensors: Mapping[str, torch.Tensor], most: int | None
-) -> Iterator[dict[str, torch.Tensor]]:
-    """Consecutive names up to ``most`` bytes; names of one tensor stay together."""
-    names: dict[int, list[str]] = {}
-    for name, tensor in tensors.items():
-        names.setdefault(id(tensor), []).append(name)
-    shard: dict[str, torch.Tensor] = {}
-    filled = 0
-    for group in names.values():
-        size = _size(tensors[group[0]])
-        if shard and most is not None and filled + size > most:
-            yield shard
-            shard, filled = {}, 0
-        shard.update({name: tensors[name] for name in group})
-        filled += size
-    yield shard
-
-
-def _size(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
-
-
-def _write(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    if path.suffix == SAFETENSORS:
-        _write_safetensors(path, tensors)
+    notes = dict(metadata or {})
+    shards: list[Any]
+    if target.is_safetensors or max_shard_bytes is not None:
+        tensors = flat_tensors(tree, downcast)
+        if target.is_safetensors:
+            check_tensors(target.label, tensors, notes)
+        shards = list(split(tensors, max_shard_bytes))
     else:
-        _write_pickle(path, dict(tensors))
+        shards = [nested_tensors(tree, downcast)]
 
+    def write(file: Any, content: Any) -> None:
+        if target.is_safetensors:
+            write_safetensors(file, target.label, content, notes)
+        else:
+            torch.save(content, file)
 
-def _write_pickle(path: Path, content: Any) -> None:
-    # Into an open file: given a path, torch puts the temporary name into the archive.
-    with replacing(path) as temporary, open(temporary, "xb") as file:
-        torch.save(content, file)
-
-
-def _write_safetensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    # The library is needed for this format alone.
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    holders: dict[int, str] = {}
-    notes = {"format": "pt"}
-    for name, tensor in tensors.items():
-        holder = holders.setdefault(id(tensor), name)
-        if holder != name:
-            # The library's own convention for tied weights.
-            notes[name] = holder
-    with replacing(path) as temporary:
-        try:
-            save_file({name: tensors[name] for name in holders.values()}, str(temporary), notes)
-        except (SafetensorError, ValueError, TypeError, KeyError) as error:
-            raise CheckpointError(
-                f"{path}: the safetensors library refuses it ({first_line(error)}): update it, or "
-                "save a .pt file"
-            ) from error
-
-
-def _check_safetensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    for name, tensor in tensors.items():
-        row = row_of(tensor.dtype)
-        if row is None or row.code is None:
-            raise CheckpointError(
-                f"{path}: '{name}' is {str(tensor.dtype).removeprefix('torch.')}, which the "
-                "safetensors format has not: save a .pt file, or its real and imaginary parts"
-            )
-    if "__metadata__" in tensors or ("format" in tensors and _tied(tensors, "format")):
+    try:
+        return target.write(shards, write)
+    except CheckpointError:
+        raise
+    # A full disk comes out of torch as a RuntimeError.
+    except (OSError, RuntimeError, ValueError, TypeError, pickle.PicklingError) as error:
         raise CheckpointError(
-            f"{path}: the names '__metadata__' and a tied 'format' are the format's own: rename it"
-        )
+            f"{target.label}: not saved ({_reason(error)}); "
+            + ("what was there before is whole" if target.path else "the file is incomplete")
+        ) from error
 
 
-def _tied(tensors: Mapping[str, torch.Tensor], name: str) -> bool:
-    return sum(tensor is tensors[name] for tensor in tensors.values()) > 1
+class _Target:
+    """Where a checkpoint is written, and in which format."""
+
+    def __init__(self, place: Any, format: str | None) -> None:
+        if format not in (None, "safetensors", "pt"):
+            raise CheckpointError(f"format: expected 'safetensors' or 'pt', got {format!r}")
+        self.path: Path | None = None
+        if is_file(place):
+            self.label = label_of(place)
+            self._file = place
+            name = getattr(place, "name", None)
+            suffix = f".{format}" if format else Path(name).suffix if isinstance(name, str) else ""
+            advice = "pass format='safetensors' or format='pt'"
+        else:
+            self.path = Path(place)
+            self.label = str(place)
+            suffix = self.path.suffix
+            advice = "for a sharded set pass max_shard_bytes as well"
+            if format is not None:
+                raise CheckpointError(
+                    f"{place}: format is for file objects; the suffix of a path says it"
+                )
+        if suffix not in (SAFETENSORS, *PICKLED):
+            raise CheckpointError(
+                f"{self.label}: expected a name ending in {', '.join([SAFETENSORS, *PICKLED])}, "
+                f"got '{suffix}'; {advice}"
+            )
+        if self.path is not None and not self.path.parent.is_dir():
+            raise FileNotFoundError(f"{self.path.parent}: no such folder; make it first")
+        self.is_safetensors = suffix == SAFETENSORS
+
+    def write(self, shards: list[Any], write: Any) -> Path | None:
+        """Write one file, or a set of several."""
+        if self.path is None:
+            write(self._file, shards[0])
+            return None
+        if len(shards) > 1:
+            return write_set(self.path, shards, write)
+        self._refuse_foreign_set(self.path)
+        old = sorted(shards_of(self.path) or ())
+        with Staging(self.path, like=[self.path.parent / file for file in old]) as staging:
+            write(staging.file, shards[0])
+            staging.flush()
+            with staging.locked_folder():
+                staging.place()
+                remove_set(self.path)
+        return self.path
+
+    def _refuse_foreign_set(self, path: Path) -> None:
+        """A single file beside the index of a set would leave two checkpoints of one name."""
+        if index_of(path).exists() and shards_of(path) is None:
+            raise CheckpointError(
+                f"{path}: beside it lies {index_of(path).name}, a sharded set that interop.save "
+                "did not write: remove that set, or save under another name"
+            )
+
+
+def _reason(error: BaseException) -> str:
+    """The system's word, if that is behind it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return first_line(error)

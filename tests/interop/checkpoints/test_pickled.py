@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import interop
-from interop.checkpoints.pickled_file import refuse_old
 from interop.dtypes import ROWS
 from tests.interop.checkpoints.trees import every_dtype, small
 
@@ -109,11 +108,14 @@ def test_nothing_runs(tmp_path, zipped):
     path = tmp_path / "evil.pt"
     content = {"a": torch.ones(2), "evil": Evil(canary)}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    for read in (interop.load, interop.open_checkpoint):
+    view = interop.open_checkpoint(path)
+    for read in (lambda: interop.load(path), lambda: view["evil"]):
         with pytest.raises(
-            interop.CheckpointError, match=r"refused to load 'io.open'.*nothing ran"
+            interop.CheckpointError, match=r"refused to load 'io.open' at 'evil'.*nothing ran"
         ):
-            read(path)
+            read()
+    assert list(view) == list(interop.load(path, names="a")) == ["a"]
+    assert list(view.refused) == ["evil"]
     assert not canary.exists()
     torch.load(path, weights_only=False)["evil"].close()
     assert canary.exists()  # it would have run
@@ -133,7 +135,7 @@ def test_a_plain_pickle_and_a_blocked_module(tmp_path):
     with pytest.raises(interop.CheckpointError, match=r"refused to load 'os.system'"):
         interop.load(path)
     path.write_bytes(pickle.dumps({"a": 1}, protocol=2))
-    with pytest.raises(interop.CheckpointError, match="torch cannot read it as tensors"):
+    with pytest.raises(interop.CheckpointError, match=r"cannot be read as a file of torch\.save"):
         interop.load(path)
 
 
@@ -186,7 +188,7 @@ def test_storages_that_are_longer_than_their_entries(tmp_path):
         return {**entries, name: entries[name].replace(b"K\xc8", b"K\xc9")}
 
     repack(path, edit)
-    with pytest.raises(interop.CheckpointError, match="checksum of 'a'"):
+    with pytest.raises(interop.CheckpointError, match="'a' claims 804 bytes"):
         interop.load(path)
 
 
@@ -216,7 +218,7 @@ def test_big_endian_files(tmp_path):
     assert interop.load(path)["a"].tolist() == [1.5, 2.0]
     raw = path.read_bytes().replace(b"\x3f\xc0\x00\x00", b"\x3f\xc0\x00\x01")
     path.write_bytes(raw)
-    with pytest.raises(interop.CheckpointError, match="checksum of 'm/data/0'"):
+    with pytest.raises(interop.CheckpointError, match="checksum of 'a'"):
         interop.load(path)
 
 
@@ -235,9 +237,8 @@ def test_contents_that_are_no_tree(tmp_path):
         (deep, "nested too deeply|cannot read"),
         ({"bomb": bomb}, "more than .* entries"),
         ({"big": torch.ones(1).expand(2**40)}, "'big' is an expanded tensor that would take"),
-        ({"kind": torch.float32}, "'kind' is a dtype; expected tensors"),
-        ({"a.b": torch.ones(1), "a": {"b": torch.ones(1)}}, r"both be named 'a\.b'"),
-        ({"s": torch.eye(2).to_sparse()}, "'s' has the layout"),
+        ({"kind": torch.float32}, "refused to load 'torch.float32' at 'kind'"),
+        ({"s": torch.eye(2).to_sparse()}, "'s' has a sparse layout"),
         ({"m": torch.zeros(2, device="meta")}, "'m' is on the meta device"),
     ):
         try:
@@ -246,14 +247,6 @@ def test_contents_that_are_no_tree(tmp_path):
             continue
         with pytest.raises(interop.CheckpointError, match=what):
             interop.load(path)
-
-
-def test_old_versions_of_torch_are_refused(tmp_path):
-    for version in ("2.9.1+cu128", "2.5.0", "1.13.1"):
-        with pytest.raises(interop.CheckpointError, match=r"2.10 or newer, got .*CVE-2026-24747"):
-            refuse_old(version)
-    for version in ("2.10.0", "2.13.0+cpu", "3.0.0a0+git123"):
-        refuse_old(version)
 
 
 def test_what_pt_files_cannot_hold(tmp_path):
