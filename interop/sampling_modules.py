@@ -1,9 +1,11 @@
 """A torch module whose layers hold ``weight_mu`` and ``weight_log_sigma`` and sample in forward."""
 
 import copy
+import copyreg
+import functools
+import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -13,6 +15,8 @@ from interop.memory import first_names
 __all__ = ["to_sampling_module"]
 
 MU, LOG_SIGMA = "_mu", "_log_sigma"
+# Where a layer has what it shares with those that it is tied to, and its class how it was made.
+_DRAWS, _KIND = "_draws", "_sampling_kind"
 
 
 def to_sampling_module(module: torch.nn.Module, params: Mapping[str, Any]) -> torch.nn.Module:
@@ -22,7 +26,8 @@ def to_sampling_module(module: torch.nn.Module, params: Mapping[str, Any]) -> to
     becomes ``mu + exp(log_sigma) * noise``, of which both are parameters under those names, so that
     torch trains them and ``state_dict`` has them. The noise is torch's own. With
     ``layer.sampling = False`` a layer reads its means. A tied weight stays one parameter, and has
-    one value in a call of the module.
+    one value in a call of the module. ``copy.deepcopy`` and ``torch.save`` take the whole module
+    (``torch.load(path, weights_only=False)`` gives it back); its ``state_dict`` is the safer file.
 
     Args:
         module: the module that the params belong to; not changed.
@@ -99,32 +104,43 @@ def _pairs(
     return by_first, wrong
 
 
-@dataclass
-class _Weight:
-    """One weight, which tied layers share; its value is ``mu`` where it has no ``log_sigma``."""
+class _Weight(NamedTuple):
+    """One weight; its value is ``mu`` where it has no ``log_sigma``."""
 
     mu: torch.nn.Parameter
     log_sigma: torch.nn.Parameter | None
-    drawn: dict[str, torch.Tensor] | None = None  # in a forward that draws it once
+    draw: "_Draw"
+
+
+class _Draw:
+    """What tied layers share of a weight: in a forward that draws it once, the value."""
+
+    def __init__(self) -> None:
+        self.value: torch.Tensor | None = None
+        self.once = False
 
     def read(self, mu: torch.Tensor, log_sigma: torch.Tensor) -> torch.Tensor:
         """A draw: of what the layer holds now, wherever the module was moved."""
-        if self.drawn is None:
-            return mu + torch.exp(log_sigma) * torch.randn_like(mu)
-        if "value" not in self.drawn:
-            self.drawn["value"] = mu + torch.exp(log_sigma) * torch.randn_like(mu)
-        return self.drawn["value"]
+        if self.value is not None:
+            return self.value
+        value = mu + torch.exp(log_sigma) * torch.randn_like(mu)
+        self.value = value if self.once else None
+        return value
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy is in no forward.
+        return {"value": None, "once": False}
 
 
 def _weight(values: tuple[Any, ...]) -> _Weight:
     tensors = [v if isinstance(v, torch.Tensor) else to_tensor(v) for v in values]
     mu, *rest = (torch.nn.Parameter(v.detach().clone()) for v in tensors)
-    return _Weight(mu, rest[0] if rest else None)
+    return _Weight(mu, rest[0] if rest else None, _Draw())
 
 
 def _sample(layer: torch.nn.Module, attributes: Mapping[str, _Weight]) -> None:
     """Give ``layer`` a class of its own in which the attributes are drawn when read."""
-    drawn: dict[str, Any] = {}
+    draws: dict[str, _Draw] = {}
     for attribute, weight in attributes.items():
         if weight.log_sigma is None:
             setattr(layer, attribute, weight.mu)
@@ -132,30 +148,55 @@ def _sample(layer: torch.nn.Module, attributes: Mapping[str, _Weight]) -> None:
         delattr(layer, attribute)
         layer.register_parameter(attribute + MU, weight.mu)
         layer.register_parameter(attribute + LOG_SIGMA, weight.log_sigma)
-        drawn[attribute] = property(_reader(attribute, weight))
-    if drawn:
-        kind = type(layer)
-        layer.__class__ = type(f"Sampling{kind.__name__}", (kind,), {"sampling": True, **drawn})
+        draws[attribute] = weight.draw
+    if draws:
+        # Of the layer rather than of its class, so that copies and files have their own.
+        vars(layer)[_DRAWS] = draws
+        layer.__class__ = _sampling_class(type(layer), tuple(draws))
 
 
-def _reader(attribute: str, weight: _Weight) -> Any:
+def _sampling_class(kind: type, attributes: tuple[str, ...]) -> type:
+    drawn = {attribute: property(_reader(attribute)) for attribute in attributes}
+    own = {"sampling": True, "__reduce_ex__": _reduce, _KIND: (kind, attributes), **drawn}
+    return type(f"Sampling{kind.__name__}", (kind,), own)
+
+
+def _reader(attribute: str) -> Any:
     def read(layer: Any) -> torch.Tensor:
         mu = getattr(layer, attribute + MU)
-        return weight.read(mu, getattr(layer, attribute + LOG_SIGMA)) if layer.sampling else mu
+        if not layer.sampling:
+            return mu
+        draw: _Draw = vars(layer)[_DRAWS][attribute]
+        return draw.read(mu, getattr(layer, attribute + LOG_SIGMA))
 
     return read
 
 
+def _reduce(layer: Any, protocol: int) -> Any:
+    """For pickle and copy: the class is made again, since no module holds it."""
+    kind, attributes = getattr(layer, _KIND)
+    make, args, *rest = super(type(layer), layer).__reduce_ex__(max(protocol, 2))
+    if make is not copyreg.__newobj__:  # type: ignore[attr-defined]
+        raise pickle.PicklingError(
+            f"a sampling {kind.__name__} cannot be pickled or copied, since {kind.__name__} "
+            "defines how itself: save its state_dict"
+        )
+    return (sampling_layer, (kind, attributes, *args[1:]), *rest)
+
+
+def sampling_layer(kind: type, attributes: tuple[str, ...], *args: Any) -> Any:
+    """An empty layer whose ``attributes`` are drawn when read, as files and copies need it."""
+    made = _sampling_class(kind, attributes)
+    return made.__new__(made, *args)
+
+
 def _draw_once(module: torch.nn.Module, weights: list[_Weight]) -> None:
     """In one call of the module a tied weight has one value, wherever it is read."""
+    draws = [weight.draw for weight in weights]
+    module.register_forward_pre_hook(functools.partial(_set_once, draws, True))
+    module.register_forward_hook(functools.partial(_set_once, draws, False), always_call=True)
 
-    def begin(*_: Any) -> None:
-        for weight in weights:
-            weight.drawn = {}
 
-    def end(*_: Any) -> None:
-        for weight in weights:
-            weight.drawn = None
-
-    module.register_forward_pre_hook(begin)
-    module.register_forward_hook(end, always_call=True)
+def _set_once(draws: list[_Draw], once: bool, *_: Any) -> None:
+    for draw in draws:
+        draw.value, draw.once = None, once

@@ -225,7 +225,7 @@ def _called(node: Any) -> str:
 
 
 def _quoted(name: str) -> str:
-    return f"'{name}'" if name else "the content"
+    return f"'{name}'" if name else "the top"
 
 
 def _join(name: str, key: Any) -> str:

@@ -1,5 +1,7 @@
 """Bayesian layers between torch and JAX: weight_mu and weight_log_sigma, in and out."""
 
+import copy
+import pickle
 from typing import Any
 
 import jax
@@ -180,3 +182,53 @@ def test_a_tied_weight_under_both_names_is_refused() -> None:
     both = {f"{n}.weight": jnp.ones((4, 3)) for n in ("embed", "head")}
     with pytest.raises(ValueError, match="is tied to another name that is given"):
         interop.to_sampling_module(Tied(), both)
+
+
+def _same_draws(one: Any, other: Any, *inputs: Any) -> bool:
+    def draws(module: Any) -> Any:
+        torch.manual_seed(7)
+        return torch.stack([module(*inputs) for _ in range(3)])
+
+    return torch.equal(draws(one), draws(other)) and not torch.equal(*draws(one)[:2])
+
+
+class TiedLinear(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(2, 2), nn.Linear(2, 2)
+        self.b.weight = self.a.weight
+
+    def forward(self, x: Any) -> Any:
+        return self.b(self.a(x)) if self.training else self.a.weight - self.b.weight
+
+
+def test_the_whole_module_is_saved_loaded_and_copied(tmp_path: Any) -> None:
+    plain = TiedLinear()
+    params: dict[str, Any] = {"a.bias": torch.zeros(2), "b.bias_mu": torch.zeros(2)}
+    params |= {"a.weight_mu": torch.eye(2), "a.weight_log_sigma": torch.zeros(2, 2)}
+    module = interop.to_sampling_module(plain, {**params, "b.bias_log_sigma": torch.ones(2)})
+    torch.save(module, tmp_path / "module.pt")
+    loaded = torch.load(tmp_path / "module.pt", weights_only=False)
+    x = torch.ones(1, 2)
+    for other in (loaded, copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert _same_draws(module, other, x)
+        assert list(other.state_dict()) == list(module.state_dict())
+        other.eval()
+        assert not other(x).any()  # tied still, and drawn once a call
+        other.train().b.sampling = False
+        assert module.b.sampling
+        assert other.a.weight_mu is other.b.weight_mu
+    with pytest.raises(interop.CheckpointError, match=r"refused to load .*TiedLinear' at the top"):
+        interop.load(tmp_path / "module.pt")
+
+
+class Own(nn.Linear):
+    def __reduce__(self) -> Any:
+        return Own, (1, 1)
+
+
+def test_a_layer_that_pickles_in_its_own_way_says_what_to_save() -> None:
+    ones = {n: torch.ones(1, 1) for n in ("weight_mu", "weight_log_sigma")}
+    module = interop.to_sampling_module(Own(1, 1), {**ones, "bias": torch.ones(1)})
+    with pytest.raises(pickle.PicklingError, match="Own defines how itself: save its state_dict"):
+        pickle.dumps(module)

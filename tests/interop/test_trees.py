@@ -106,15 +106,41 @@ def test_flatten_and_unflatten_are_inverse(tree):
 
 
 def test_ambiguous_names():
-    with pytest.raises(ValueError, match=r"key 'a.b' .* contains the separator '.'"):
-        interop.flatten_names({"model": {"a.b": 1}})
     with pytest.raises(ValueError, match=r"two leaves are both named 'x.0'"):
         interop.flatten_names({"x": {0: 1, "0": 2}})
     for flat in ({"a": 1, "a.b": 2}, {"a.b": 2, "a": 1}):
         with pytest.raises(ValueError, match=r"'a' is a leaf and also the beginning of 'a.b'"):
             interop.unflatten_names(flat)
-    with pytest.raises(ValueError, match="separator"):
-        interop.flatten_names({}, separator="")
+    with pytest.raises(ValueError, match="have the same keys"):
+        interop.unflatten_names({"a\\b": 1, "a\\\\b": 2})
+    for wrong in ("", "\\"):
+        with pytest.raises(ValueError, match="separator"):
+            interop.flatten_names({}, separator=wrong)
+
+
+ODD = st.text(st.sampled_from(".\\a_"), max_size=4)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.dictionaries(ODD, st.dictionaries(ODD, st.integers(), min_size=1), min_size=1),
+    st.sampled_from([".", "..", "._", "a"]),
+)
+def test_keys_of_a_nested_tree_may_hold_anything(tree, separator):
+    flat = interop.flatten_names(tree, separator=separator)
+    assert interop.unflatten_names(flat, separator=separator) == tree
+
+
+def test_what_like_gives_back():
+    tree = {"z.0": [1, (2, {})], "a": {"m": Moments(4, None)}, "empty": {}, "n": {"a.b": 3}}
+    flat = interop.flatten_names(tree)
+    assert list(flat)[:2] == ["z\\.0.0", "z\\.0.1.0"]
+    other = {"z.0": [0, (0, {})], "a": {"m": Moments(0, 0)}, "empty": {}, "n": {"a.b": 0}}
+    assert interop.unflatten_names(flat, like=other) == tree
+    plain = {"a.b": 1, "a": 2}
+    assert interop.unflatten_names(plain, like={"a": 0, "a.b": 0}) == plain
+    with pytest.raises(ValueError, match=r"not those of like .missing: 'c'; unknown: 'a.b'"):
+        interop.unflatten_names(plain, like={"a": 0, "c": 0})
 
 
 def test_a_dict_as_a_leaf_is_no_node():
