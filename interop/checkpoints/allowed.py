@@ -59,7 +59,8 @@ def make(node: Made, kind: type, build: Callable[[Any], Any]) -> Any:
         else:
             pair = isinstance(state, tuple) and len(state) == 2
             attributes, slots = state if pair else (state, None)
-            vars(made).update(attributes or {})
+            if attributes:
+                vars(made).update(attributes)
             for name, value in (slots or {}).items():
                 setattr(made, name, value)
     for element in node.elements:

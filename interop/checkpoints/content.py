@@ -9,6 +9,7 @@ import torch
 
 from interop.arrays import check_tensor, narrow, to_tensor
 from interop.checkpoints.errors import CheckpointError
+from interop.checkpoints.pickled_file import MOST_SHARED
 from interop.memory import memory
 from interop.trees import flatten_names
 
@@ -19,6 +20,7 @@ _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 # Readers and writers of pickles call themselves at each level.
 _DEEPEST = 200
+_LONGEST_INTEGER = 8 * 255 - 1  # bits, one more is the sign
 
 
 class Tensors:
@@ -73,13 +75,17 @@ def nested_tensors(tree: Any, downcast: bool) -> Any:
     tensors = Tensors(downcast)
     open_nodes: set[int] = set()
     # One container in several places stays one: its places may be exponentially many.
-    made: dict[int, Any] = {}
+    made: dict[int, tuple[Any, int]] = {}
+    places = visited = 0
 
     def convert(node: Any, name: str) -> Any:
+        nonlocal places, visited
+        places += 1
+        visited += 1
         if isinstance(node, jax.Array | np.ndarray | np.generic | torch.Tensor):
             return tensors(node, name)
         if type(node) in _PLAIN:
-            return node
+            return _plain(node, f"'{name}'")
         if id(node) in open_nodes:
             raise TypeError(f"'{name}' contains itself")
         if len(open_nodes) == _DEEPEST:
@@ -87,11 +93,15 @@ def nested_tensors(tree: Any, downcast: bool) -> Any:
                 f"'{name[:80]}…' lies {_DEEPEST} levels deep, beyond which readers of pickles "
                 "may fail: save interop.flatten_names(tree)"
             )
-        if id(node) not in made:
+        if id(node) in made:
+            places += made[id(node)][1]
+        else:
+            start = places
             open_nodes.add(id(node))
-            made[id(node)] = container(node, name)
+            content = container(node, name)
             open_nodes.discard(id(node))
-        return made[id(node)]
+            made[id(node)] = (content, places - start)
+        return made[id(node)][0]
 
     def container(node: Any, name: str) -> Any:
         if isinstance(node, Mapping):
@@ -106,7 +116,10 @@ def nested_tensors(tree: Any, downcast: bool) -> Any:
         )
 
     try:
-        return convert(tree, "")
+        content = convert(tree, "")
+        if places > MOST_SHARED + visited:
+            raise ValueError(f"containers in several places: the tree stands for {places} entries")
+        return content
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"cannot save: {error}") from error
 
@@ -121,10 +134,19 @@ def _tensor(leaf: Any, name: str) -> torch.Tensor:
     return tensor if whole else tensor.clone()
 
 
+def _plain(value: Any, what: str) -> Any:
+    """The value; torch.load's ``weights_only`` knows no pickle of some."""
+    if value == b"" and isinstance(value, bytes):
+        raise TypeError(f"{what} is empty bytes, which torch.load refuses: save '' or None")
+    if isinstance(value, int) and value.bit_length() > _LONGEST_INTEGER:
+        raise TypeError(f"{what} is an integer of more than 255 bytes, which torch.load refuses")
+    return value
+
+
 def _key(key: Any, name: str) -> Any:
     if type(key) not in (str, int):
         raise TypeError(f"'{name}' has the key {key!r}; expected strings or integers")
-    return key
+    return _plain(key, f"a key of '{name}'")
 
 
 def _join(name: str, key: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Protocol
 
 from interop.checkpoints.errors import CheckpointError
 
-__all__ = ["Medium", "file_medium", "is_file", "label_of", "path_medium"]
+__all__ = ["Medium", "Whole", "file_medium", "is_file", "label_of", "path_medium"]
 
 
 class Medium(Protocol):
@@ -100,6 +100,27 @@ class _Window(io.RawIOBase):
         with self._lock:
             self._file.seek(self._start + begin)
             return self._file.read(length)
+
+
+class Whole:
+    """An open file to write, which may take a part of the bytes at a time."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def write(self, data: Any) -> int:
+        """Write all, however often it takes."""
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        while len(rest):
+            written = self._file.write(rest)
+            rest = rest[len(rest) if written is None else written :]
+        return size
+
+    def flush(self) -> None:
+        """Pass on what a buffer holds, if there is one."""
+        if hasattr(self._file, "flush"):
+            self._file.flush()
 
 
 def path_medium(path: Path) -> Medium:

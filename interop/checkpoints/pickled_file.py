@@ -17,11 +17,13 @@ from interop.checkpoints.tensors import TensorRecord, describe, view_of
 from interop.checkpoints.unpickling import PLAIN, Global, Made, Persistent, unpickle, walk
 from interop.dtypes import row_of
 
-__all__ = ["PickledSource"]
+__all__ = ["MOST_SHARED", "PickledSource"]
 
 # A few bytes may stand for tensors of any size; more than this beyond the file's own is refused.
 _MOST_EXPANDED_BYTES = 2**30
 _DEEPEST = 250
+#: How many entries a file may have beyond those that it has bytes for.
+MOST_SHARED = 100_000
 
 
 class PickledSource:
@@ -141,7 +143,7 @@ class PickledSource:
         open_nodes: set[int] = set()
         nodes = expanded = 0
         # Shared containers can stand for exponentially many entries; saved ones take bytes each.
-        most = 1000 + self._size
+        most = MOST_SHARED + self._size
 
         def visit(node: Any, name: str) -> None:
             nonlocal nodes, expanded

@@ -88,9 +88,9 @@ def write_safetensors(
             f"{label}: its names and metadata take {len(raw)} bytes, readers of the format take "
             f"{LONGEST}: pass max_shard_bytes, or shorten the metadata"
         )
-    _write_all(file, len(raw).to_bytes(8, "little") + raw)
+    file.write(len(raw).to_bytes(8, "little") + raw)
     for name in names:
-        _write_all(file, _bytes_of(tensors[name]))
+        file.write(_bytes_of(tensors[name]))
 
 
 def _bytes_of(tensor: torch.Tensor) -> Any:
@@ -102,11 +102,3 @@ def _bytes_of(tensor: torch.Tensor) -> Any:
     if sys.byteorder != "little" and width > 1:
         flat = flat.view(-1, width).flip(1).reshape(-1)
     return flat.numpy()
-
-
-def _write_all(file: Any, data: Any) -> None:
-    """File objects without a buffer may take a part of it at a time."""
-    rest = memoryview(data).cast("B")
-    while len(rest):
-        written = file.write(rest)
-        rest = rest[len(rest) if written is None else written :]

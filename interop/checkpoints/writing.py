@@ -13,7 +13,7 @@ from interop.checkpoints.atomic import Staging
 from interop.checkpoints.content import flat_tensors, nested_tensors
 from interop.checkpoints.errors import CheckpointError
 from interop.checkpoints.files import PICKLED, SAFETENSORS
-from interop.checkpoints.medium import is_file, label_of
+from interop.checkpoints.medium import Whole, is_file, label_of
 from interop.checkpoints.safetensors_writing import check_tensors, write_safetensors
 from interop.checkpoints.sets import index_of, remove_set, shards_of, split, write_set
 
@@ -160,7 +160,9 @@ class _Target:
     def write(self, shards: list[Any], write: Any) -> Path | None:
         """Write one file, or a set of several."""
         if self.path is None:
-            write(self._file, shards[0])
+            whole = Whole(self._file)
+            write(whole, shards[0])
+            whole.flush()
             return None
         if len(shards) > 1:
             return write_set(self.path, shards, write)

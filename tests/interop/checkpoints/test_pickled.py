@@ -163,22 +163,6 @@ def test_every_truncation_is_an_error(tmp_path):
             interop.load(path)
 
 
-def test_archives_of_another_kind(tmp_path):
-    path = tmp_path / "m.pt"
-    with zipfile.ZipFile(path, "w") as file:
-        file.writestr("readme", "hello")
-    with pytest.raises(interop.CheckpointError, match=r"expected one data.pkl, .*got 0"):
-        interop.load(path)
-    interop.save(path, small())
-    repack(path, lambda entries: {**entries, "archive/constants.pkl": b""})
-    with pytest.raises(interop.CheckpointError, match="TorchScript archive, which holds code"):
-        interop.load(path)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("archive/data.pkl", bytes(10_000))
-    with pytest.raises(interop.CheckpointError, match=r"'archive/data.pkl' is compressed"):
-        interop.load(path)
-
-
 def test_storages_that_are_longer_than_their_entries(tmp_path):
     path = tmp_path / "m.pt"
     torch.save({"a": torch.ones(200)}, path)

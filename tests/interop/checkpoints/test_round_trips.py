@@ -5,10 +5,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import numpyro.distributions as dist
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import funcvi as fv
 import interop
 from interop.dtypes import ROWS
 
@@ -28,13 +31,22 @@ def arrays(draw):
     return (own > 127 if row.name == "bool" else own.view(row.array)).reshape(shape)
 
 
-PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3)
+PLAIN = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3)
+    | st.binary(min_size=1, max_size=3) | st.complex_numbers(allow_nan=False)
+)  # fmt: skip
+# Of which paths are alike: "a.b" beside "b" in "a", 1 beside "1".
+KEYS = st.sampled_from(["a", "b", "a.b", "a.a", "", "1", "\ud800", 1, 0, -(2**80)])
 TREES = st.recursive(
     PLAIN | arrays(),
     lambda inner: st.lists(inner, max_size=3) | st.tuples(inner, inner)
-    | st.dictionaries(st.sampled_from("abcdef"), inner, max_size=3),
+    | st.dictionaries(KEYS, inner, max_size=3),
     max_leaves=8,
 )  # fmt: skip
+
+
+ODD = st.text(st.sampled_from(".\\a"), max_size=3)
+LEAVES = st.integers(0, 9).map(lambda number: np.full(2, number, np.int32))
 
 
 def equal(one, other):
@@ -70,6 +82,27 @@ def test_nested_trees(tree):
     with tempfile.TemporaryDirectory() as folder, jax.enable_x64(True):
         path = interop.save(Path(folder) / "m.pt", tree)
         assert equal(tree, interop.load(path))
+        torch.load(path, weights_only=True)  # reads it too
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.dictionaries(ODD, st.dictionaries(ODD, LEAVES, min_size=1), min_size=1))
+def test_names_of_nested_trees_give_the_tree_back(tree):
+    with tempfile.TemporaryDirectory() as folder, jax.enable_x64(True):
+        path = interop.save(Path(folder) / "m.safetensors", tree)
+        assert equal(tree, interop.unflatten_names(interop.load(path)))
+
+
+def test_what_a_bayesian_network_learned(tmp_path):
+    net = interop.to_jax(torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.Tanh()))
+    params = fv.bayesian(net, net.params, dist.Normal(0.0, 1.0)).params
+    for most in (None, 8):
+        path = interop.save(tmp_path / "fit.safetensors", params, max_shard_bytes=most)
+        loaded = interop.load(path)
+        assert "random.0\\.weight.loc" in loaded
+        back = interop.unflatten_names(loaded, like=params)
+        assert jax.tree.structure(back) == jax.tree.structure(params)
+        jax.tree.map(np.testing.assert_array_equal, back, params)
 
 
 @pytest.mark.slow
