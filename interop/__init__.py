@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from interop.checkpoints import CheckpointError, load, open_checkpoint, save
     from interop.from_torch.modules import Net, to_jax
     from interop.from_torch.report import Report, report
+    from interop.from_torch.static import Static
     from interop.from_torch.structures import Container, to_pytree
     from interop.loading import load_into
     from interop.sampling_modules import to_sampling_module
@@ -24,6 +25,7 @@ _HOMES = {
     "Net": "from_torch.modules",
     "to_pytree": "from_torch.structures",
     "Container": "from_torch.structures",
+    "Static": "from_torch.static",
     "report": "from_torch.report",
     "Report": "from_torch.report",
     "load_into": "loading",
@@ -48,6 +50,7 @@ __all__ = [
     "ConversionError",
     "Net",
     "Report",
+    "Static",
     "UncoveredOperation",
     "certificate",
     "certify",

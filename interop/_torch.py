@@ -52,6 +52,7 @@ __all__ = [
     "is_mutable",
     "is_plain",
     "keep_unused",
+    "outside_tracing",
     "pytree",
     "sample_dirichlet",
     "tables_of",
@@ -196,4 +197,11 @@ def without_function_modes() -> Iterator[None]:
         while torch._C._len_torch_function_stack():
             mode = torch.overrides._pop_mode()
             stack.callback(torch.overrides._push_mode, mode)
+        yield
+
+
+@contextlib.contextmanager
+def outside_tracing() -> Iterator[None]:
+    """Tensors made here have values, though torch.export runs."""
+    with without_function_modes(), torch.utils._python_dispatch._disable_current_modes():
         yield

@@ -187,8 +187,8 @@ def explained(error: Exception, module: torch.nn.Module) -> ConversionError:
     if isinstance(error, DATA_DEPENDENT) or "ata-dependent" in text:
         return ConversionError(
             f"{name} decides on a tensor's values in Python ({where}); a compiled function cannot. "
-            "Use torch.where, or torch.cond for a branch and while_loop for a loop. "
-            + _of_experts(module)
+            "Use torch.where, or torch.cond for a branch and while_loop for a loop; or pass what "
+            "it decides on, sizes or a mask, as interop.Static. " + _of_experts(module)
         )
     return ConversionError(f"torch.export refused {name} ({where}): {text[:400]}")
 

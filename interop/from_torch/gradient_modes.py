@@ -11,7 +11,7 @@ from interop.errors import ConversionError
 from interop.from_torch.sources import own_frame
 from interop.from_torch.substitutes.common import with_gradient_of
 
-__all__ = ["GradientModes"]
+__all__ = ["GradientModes", "is_in_place"]
 
 _DETACHES = (torch.Tensor.detach, torch.detach)
 _STOPS = (torch.Tensor.detach_, torch.detach_)
@@ -48,7 +48,7 @@ class GradientModes(TorchFunctionMode):
             return args[0]
         if self._stopped:
             args, kwargs = pytree.tree_map_only(torch.Tensor, self._current, (args, kwargs))
-        in_place = bool(args) and _is_in_place(func)
+        in_place = bool(args) and is_in_place(func)
         if in_place and id(args[0]) in self._bases:
             return self._written(func, *args, **kwargs)
         if not torch.is_inference_mode_enabled():
@@ -88,6 +88,7 @@ class GradientModes(TorchFunctionMode):
         return tensor.detach() if stopped is not None and stopped() is tensor else tensor
 
 
-def _is_in_place(func: Any) -> bool:
+def is_in_place(func: Any) -> bool:
+    """Whether a function of torch writes into its first argument."""
     name = getattr(func, "__name__", "")
     return name in _WRITES if name.startswith("__") else name.endswith("_")

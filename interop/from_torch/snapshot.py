@@ -14,6 +14,7 @@ from interop.from_torch.calls import Flat
 from interop.from_torch.copies import structure_of
 from interop.from_torch.export import export, from_exported
 from interop.from_torch.gradient_modes import GradientModes
+from interop.from_torch.known import Known
 from interop.from_torch.lowering import Exported, Types, numbered
 from interop.from_torch.side_effects import Attributes, Fresh, attributes_of, refuse_memory
 from interop.from_torch.structures import Structure
@@ -63,7 +64,8 @@ class Snapshot:
             # When forward ends, for torch.export puts them back.
             module.register_forward_hook(lambda *_: after.update(attributes_of(module)))
             with contextlib.ExitStack() as stack:
-                for mode in (GradientModes(), Aliases(module, self._originals), fresh := Fresh()):
+                aliases, fresh = Aliases(module, self._originals), Fresh()
+                for mode in (Known(), GradientModes(), aliases, fresh):
                     stack.enter_context(mode)
                 stack.enter_context(substitutes(module))
                 call = Flat(structure)

@@ -19,6 +19,7 @@ import torch
 from interop._torch import pytree
 from interop.arrays import to_array
 from interop.errors import ConversionError
+from interop.from_torch.static import Static
 
 __all__ = ["Container", "Structure", "flatten", "is_array", "to_pytree"]
 
@@ -193,6 +194,8 @@ class _Walk:
             return _Leaf(self._place(value))
         if isinstance(value, Container):
             return self._contained(value._structure, value._leaves)
+        if isinstance(value, Static):
+            return value
         if isinstance(value, torch.nn.Module):
             raise ConversionError(
                 f"a {type(value).__name__} is passed to forward or returned by it: a module is an "
@@ -302,6 +305,8 @@ def _frozen(value: Any) -> Any:
 def _build(node: Any, leaves: Sequence[Any], made: list[Any]) -> Any:
     if isinstance(node, _Leaf):
         return leaves[node.index]
+    if isinstance(node, Static):
+        return node.tensor
     if isinstance(node, _Constant):
         return set(node.value) if isinstance(node.value, set) else node.value
     if isinstance(node, _Again):
@@ -352,6 +357,8 @@ def _empty(kind: Any) -> Any:
 def _pytree(node: Any, leaves: Sequence[Any], outputs: bool) -> Any:
     if isinstance(node, _Contained):
         return Container(node.structure, [leaves[i] for i in node.leaves])
+    if isinstance(node, Static):
+        return node
     if not isinstance(node, _Node):
         return _build(node, leaves, [])
     children = [_pytree(child, leaves, outputs) for child in node.children]

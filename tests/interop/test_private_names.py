@@ -216,3 +216,17 @@ def test_stand_ins_that_refuse_values_are_told_too() -> None:
         for ask in (lambda x: x.sum().item(), lambda x: x.nonzero()):
             with pytest.raises(_torch.DATA_DEPENDENT):
                 ask(torch.ones(3))
+
+
+def test_tensors_have_values_outside_tracing() -> None:
+    found = []
+
+    class Looks(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with _torch.outside_tracing():
+                found.append(torch.arange(3).sum().item())
+            return x + 1
+
+    torch.export.export(Looks(), (torch.ones(2),), strict=False)
+    assert found
+    assert set(found) == {3}

@@ -189,6 +189,7 @@ class _Expected:
         self.slopes = {
             n: None if p.grad is None else p.grad.detach().numpy()
             for n, p in module.named_parameters()
+            if p.requires_grad
         }
         self.moved = [None if x.grad is None else x.grad.numpy() for x in self.inputs]
 
