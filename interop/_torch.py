@@ -26,6 +26,9 @@ DATA_DEPENDENT = (
 )
 """What tracing raises where Python asks for the value of a tensor."""
 
+functional_inputs = torch.autograd.functional._grad_preprocess
+"""What ``torch.autograd.functional`` makes of inputs: detached, if they require no gradient."""
+
 all_true = torch._is_all_true
 """Whether every entry of a tensor of bools is true, as a tensor: what distributions check with."""
 
@@ -43,8 +46,11 @@ __all__ = [
     "aliases",
     "all_true",
     "data_getter",
+    "data_setter",
     "decompositions",
     "flag_setter",
+    "functional_inputs",
+    "gradient_getter",
     "has_backward_hooks",
     "intercepted_functions",
     "is_composite",
@@ -171,6 +177,16 @@ METADATA: frozenset[Any] = frozenset(
     }
 )
 """What asks a tensor for its form: of all that a ``TorchFunctionMode`` sees, the most."""
+
+
+def data_setter() -> Any:
+    """What ``tensor.data = ...`` is to it."""
+    return torch.Tensor.data.__set__  # type: ignore[attr-defined]
+
+
+def gradient_getter() -> Any:
+    """What reading ``tensor.grad`` is to it."""
+    return torch._C.TensorBase.__dict__["grad"].__get__
 
 
 def flag_setter() -> Any:

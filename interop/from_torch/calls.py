@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from interop.from_torch.lowering import Exported, Left
+from interop.from_torch.replaced import Replaced
 from interop.from_torch.structures import Structure, flatten
 
 __all__ = ["Flat", "is_tensor"]
@@ -34,7 +35,9 @@ class Flat:
         """The results, then what forward has put into containers among its inputs."""
         args, kwargs = self._structure.build(tensors)
         before, was = flatten((args, kwargs), is_tensor)
+        state = Replaced(module)
         results, self._outputs = flatten(module(*args, **kwargs), is_tensor)
+        state.write_back()
         after, now = flatten((args, kwargs), is_tensor)
         self._left = None
         given = {id(x): i for i, x in enumerate(tensors)}

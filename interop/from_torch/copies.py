@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from collections import deque
 from collections.abc import Iterable
 from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -91,7 +92,7 @@ class _Walk:
 def _children(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
         return list(value.values())
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, list | tuple | set | frozenset | deque):
         return list(value)
     if isinstance(value, functools.partial):
         return [value.func, value.args, value.keywords]
@@ -100,7 +101,15 @@ def _children(value: Any) -> Iterable[Any]:
     if isinstance(value, FunctionType):
         held = [c for cell in value.__closure__ or () for c in _contents(cell)]
         return [*held, value.__defaults__, value.__kwdefaults__]
-    return [vars(value)] if hasattr(value, "__dict__") and not isinstance(value, _OPAQUE) else []
+    if isinstance(value, _OPAQUE):
+        return []
+    slots = [n for kind in type(value).__mro__ for n in _names(getattr(kind, "__slots__", ()))]
+    held = [getattr(value, name) for name in slots if hasattr(value, name)]
+    return [vars(value), *held] if hasattr(value, "__dict__") else held
+
+
+def _names(slots: Any) -> tuple[str, ...]:
+    return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
 _OPAQUE = (type, ModuleType)  # deepcopy leaves them as they are

@@ -23,7 +23,7 @@ from interop.from_torch.functions import Call, calls_recorded, in_the_way_of_gra
 from interop.from_torch.lowering import Exported, Function, State, Types, lower
 from interop.from_torch.no_grad import keep_no_grad
 from interop.from_torch.quiet import quiet
-from interop.from_torch.sources import own_frame
+from interop.from_torch.sources import NOWHERE, own_frame
 
 
 def export(
@@ -190,7 +190,9 @@ def explained(error: Exception, module: torch.nn.Module) -> ConversionError:
             "Use torch.where, or torch.cond for a branch and while_loop for a loop; or pass what "
             "it decides on, sizes or a mask, as interop.Static. " + _of_experts(module)
         )
-    return ConversionError(f"torch.export refused {name} ({where}): {text[:400]}")
+    if where == NOWHERE:  # after forward, of what it holds
+        text += ". If forward transforms functions (torch.func, make_fx), convert those instead."
+    return ConversionError(f"torch.export refused {name} ({where}): {text[-500:]}")
 
 
 def _of_experts(module: torch.nn.Module) -> str:

@@ -6,9 +6,16 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from interop._torch import METADATA, flag_setter, is_differentiating, pytree
+from interop._torch import (
+    METADATA,
+    data_setter,
+    flag_setter,
+    functional_inputs,
+    is_differentiating,
+    pytree,
+)
 from interop.errors import ConversionError
-from interop.from_torch.sources import own_frame
+from interop.from_torch.sources import frames_in_export, own_frame
 from interop.from_torch.substitutes.common import with_gradient_of
 
 __all__ = ["GradientModes", "is_in_place"]
@@ -16,6 +23,7 @@ __all__ = ["GradientModes", "is_in_place"]
 _DETACHES = (torch.Tensor.detach, torch.detach)
 _STOPS = (torch.Tensor.detach_, torch.detach_)
 _FLAGS = (torch.Tensor.requires_grad_, flag_setter())
+_SET_DATA = data_setter()
 
 
 _OPERATORS = "add and floordiv lshift matmul mod mul or pow rshift sub truediv xor"
@@ -41,11 +49,15 @@ class GradientModes(TorchFunctionMode):
                 f"({own_frame()}). Use torch.autograd.grad(..., create_graph=True), or convert "
                 "what is differentiated and take jax.grad of it."
             )
+        if func in _DETACHES and _is_of_functional():
+            return args[0].clone()  # an input of JAX may require a gradient
         if func in _STOPS:
             self._is_stopped(args[0], False)
             return args[0]
-        if func in _FLAGS and self._is_stopped(*args, **kwargs):
-            return args[0]
+        if func in _FLAGS:
+            return args[0] if self._is_stopped(*args, **kwargs) else func(*args, **kwargs)
+        if func == _SET_DATA:
+            return self._set_data(*args)
         if self._stopped:
             args, kwargs = pytree.tree_map_only(torch.Tensor, self._current, (args, kwargs))
         in_place = bool(args) and is_in_place(func)
@@ -73,8 +85,21 @@ class GradientModes(TorchFunctionMode):
             with torch.no_grad():
                 base.copy_(values)
         else:
-            base.copy_(with_gradient_of(values, base) if base.requires_grad else values)
+            # torch says of no input that it requires a gradient, but JAX may ask for one.
+            smooth = base.is_floating_point() or base.is_complex()
+            base.copy_(with_gradient_of(values, base) if smooth else values)
         return alias
+
+    def _set_data(self, tensor: torch.Tensor, value: torch.Tensor) -> None:
+        """``tensor.data = value``, a write past its gradient."""
+        if value.shape != tensor.shape or value.dtype != tensor.dtype:
+            raise ConversionError(
+                f"data of {tensor.dtype} {list(tensor.shape)} is set to {value.dtype} "
+                f"{list(value.shape)} ({own_frame()}): keep shape and dtype, or make a new tensor"
+            )
+        alias = tensor.detach()
+        self._bases[id(alias)] = (alias, tensor)
+        self._written(torch.Tensor.copy_, alias, value.detach())
 
     def _is_stopped(self, tensor: torch.Tensor, requires_grad: bool = True) -> bool:
         """Noted, and not done: the tensor may be the user's own."""
@@ -86,6 +111,12 @@ class GradientModes(TorchFunctionMode):
     def _current(self, tensor: torch.Tensor) -> torch.Tensor:
         stopped = self._stopped.get(id(tensor))
         return tensor.detach() if stopped is not None and stopped() is tensor else tensor
+
+
+def _is_of_functional() -> bool:
+    """Whether ``torch.autograd.functional`` detaches what it differentiates by."""
+    codes = (frame.f_code for frame in frames_in_export())
+    return functional_inputs.__code__ in codes
 
 
 def is_in_place(func: Any) -> bool:

@@ -16,7 +16,7 @@ from interop.errors import ConversionError
 from interop.from_torch.compiled import Arrays, Compiled
 from interop.from_torch.lowering import Types
 from interop.from_torch.snapshot import Snapshot
-from interop.from_torch.structures import Structure, flatten, is_array
+from interop.from_torch.structures import Structure, flatten, is_array, to_pytree
 
 
 class After(NamedTuple):
@@ -52,7 +52,10 @@ class Net:
                 continue
             types.hold(tensor.dtype, partial(repr, name))
             held = self.params if name in source.parameters else self.buffers
-            held[name] = to_array(tensor, name=name, downcast=not types.x64)
+            try:
+                held[name] = to_array(tensor, name=name, downcast=not types.x64)
+            except TypeError as error:  # sparse, nested, on no device
+                raise ConversionError(f"{error}, and register that in its place") from error
         self.frozen = tuple(n for n in self.params if not state[n].requires_grad)
         self._compiled: OrderedDict[Any, Compiled] = OrderedDict()
 
@@ -171,8 +174,16 @@ class Net:
     def state_dict(
         self, params: Mapping[str, Any], buffers: Mapping[str, Any] | None = None
     ) -> Arrays:
-        """Every array under every name that the module's ``state_dict`` has, tied ones repeated."""
-        held = {**self._named(params, self.params, "params"), **(buffers or self.buffers)}
+        """What the module's ``state_dict`` has, under its names, tied arrays repeated.
+
+        What ``get_extra_state`` gave when the module was converted is there as it was, tensors as
+        arrays.
+        """
+        held = {
+            **to_pytree(self._source.extra, downcast=self._downcast),
+            **self._named(params, self.params, "params"),
+            **(buffers or self.buffers),
+        }
         return {name: held[self.ties.get(name, name)] for name in self._source.state_names}
 
     def __repr__(self) -> str:

@@ -11,8 +11,13 @@ from interop.from_torch.sources import source_of
 
 def keep_no_grad(program: Any) -> Any:
     """The exported program with values computed under no_grad detached, in every body."""
-    buffers = set(program.graph_signature.inputs_to_buffers)
-    _visit(program.graph_module, buffers)
+    signature = program.graph_signature
+    frozen = {
+        given
+        for given, name in signature.inputs_to_parameters.items()
+        if not program.state_dict[name].requires_grad
+    }
+    _visit(program.graph_module, {*signature.inputs_to_buffers, *frozen})
     program.graph_module.recompile()
     return program
 

@@ -1,10 +1,12 @@
 """A module as it was when it was converted: its structure copied, its tensors shared, never run."""
 
 import contextlib
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from interop._torch import has_backward_hooks, pytree, with_own_graph
 from interop.aten.registry import Rules
@@ -28,10 +30,13 @@ class Snapshot:
     def __init__(self, module: torch.nn.Module) -> None:
         self.name = type(module).__name__
         _refuse_hooks(module)
+        _refuse_uninitialised(module)
         self._originals, self._module = list(module.modules()), structure_of(module)
         self._modes = {n: m.training for n, m in module.named_modules(remove_duplicate=False)}
         self.parameters = {n for n, _ in module.named_parameters(remove_duplicate=False)}
-        self.state_names = tuple(module.state_dict(keep_vars=True))
+        state, held = module.state_dict(keep_vars=True), self.tensors()
+        self.state_names = tuple(state)
+        self.extra = copy.deepcopy({n: x for n, x in state.items() if n not in held})
         self.ties = _ties(self.tensors())
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -94,6 +99,7 @@ class ProgramSnapshot:
         signature = program.graph_signature
         self.parameters = set(signature.parameters)
         self.state_names = tuple(program.state_dict)
+        self.extra: dict[str, Any] = {}
         self.ties = _ties(self.tensors())
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -157,6 +163,14 @@ def _ties(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
             "them before converting"
         )
     return {name: of for name, of in first.items() if name != of}
+
+
+def _refuse_uninitialised(module: torch.nn.Module) -> None:
+    state = [*module.named_parameters(), *module.named_buffers()]
+    for name in (n for n, x in state if is_lazy(x)):
+        raise ConversionError(
+            f"'{name}' has no shape yet: call the module once on a batch before converting it"
+        )
 
 
 def _refuse_hooks(module: torch.nn.Module) -> None:

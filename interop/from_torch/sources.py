@@ -13,6 +13,7 @@ import torch
 _TORCH = str(torch.__path__[0])
 _INTEROP = str(Path(__file__).parents[1])
 _EXPORT = str(Path(__file__).with_name("export.py"))
+NOWHERE = "source unknown"
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)\n\s*(.*)')
 
 
@@ -21,7 +22,7 @@ def source_of(node: Any) -> str:
     frames = _FRAME.findall(node.meta.get("stack_trace") or "")
     own = [f for f in frames if not f[0].startswith((_TORCH, "<"))] or frames
     if not own:
-        return "source unknown"
+        return NOWHERE
     file, line, _, code = own[-1]
     return f"{file}:{line}: {code.strip()}"
 
@@ -44,4 +45,4 @@ def own_frame(error: BaseException | None = None) -> str:
         inside = frame.filename.startswith((_TORCH, _INTEROP, "<"))
         if not inside and "contextlib" not in frame.filename:
             return f"{frame.filename}:{frame.lineno}: {frame.line}"
-    return "source unknown"
+    return NOWHERE

@@ -230,3 +230,31 @@ def test_tensors_have_values_outside_tracing() -> None:
     torch.export.export(Looks(), (torch.ones(2),), strict=False)
     assert found
     assert set(found) == {3}
+
+
+def test_setting_data_and_reading_a_gradient_are_seen_by_modes() -> None:
+    seen = []
+
+    class Mode(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            seen.append(func)
+            return func(*args, **(kwargs or {}))
+
+    x = torch.ones(2, requires_grad=True)
+    (x * 2).sum().backward()
+    with Mode():
+        x.data = torch.zeros(2)
+        _ = x.grad
+        torch.autograd.grad((x * 2).sum(), x)
+    assert _torch.data_setter() in seen
+    assert _torch.gradient_getter() in seen
+    assert torch.autograd.grad in seen
+
+
+def test_functionals_detach_what_requires_no_gradient() -> None:
+    x = torch.ones(2)
+    (detached,) = _torch.functional_inputs((x,), True, True)
+    assert detached is not x
+    assert detached.requires_grad
+    (kept,) = _torch.functional_inputs((x.requires_grad_(),), True, True)
+    assert kept.grad_fn is not None

@@ -4,8 +4,9 @@ import torch
 
 
 def with_gradient_of(values: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    """These values, with the gradient of the other tensor."""
-    return values.detach() + (gradient - gradient.detach())
+    """These values, with the gradient of the other tensor where it is finite."""
+    change = gradient - gradient.detach()
+    return values.detach() + torch.where(change == 0, change, 0)
 
 
 def reduced(loss: torch.Tensor, reduction: str) -> torch.Tensor:

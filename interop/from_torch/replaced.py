@@ -1,0 +1,66 @@
+"""State that forward replaces, ``self.mean = ...``, where it could write: torch.export loses it."""
+
+from typing import Any
+
+import torch
+
+from interop._torch import tables_of
+from interop.errors import ConversionError
+
+__all__ = ["Replaced"]
+
+
+class Replaced:
+    """Knows the parameters, buffers and parts of a module when its forward begins."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self._module = module
+        self._parts = dict(module.named_modules(remove_duplicate=False))
+        self._parameters, self._buffers = _tables(self._parts)
+
+    def write_back(self) -> None:
+        """At the end: what took the place of a buffer is written into it.
+
+        Raises:
+            ConversionError: a parameter or a part was replaced, or a buffer by what does not fit.
+        """
+        parts = dict(self._module.named_modules(remove_duplicate=False))
+        for name in parts.keys() | self._parts.keys():
+            if parts.get(name) is not self._parts.get(name):
+                raise ConversionError(f"forward replaces its part '{name}': make it in __init__")
+        parameters, buffers = _tables(parts)
+        for name, old in self._parameters.items():
+            if parameters.get(name) is not old:
+                raise ConversionError(
+                    f"forward replaces the parameter '{name}', which the next call would not see: "
+                    f"write into it ({name}.data.copy_), and call net.stateful"
+                )
+        written: dict[int, tuple[str, Any]] = {}
+        for name, old in self._buffers.items():
+            new = buffers.get(name)
+            _, other = written.setdefault(id(old), (name, new))
+            if other is not new:
+                raise ConversionError(
+                    f"forward replaces '{name}' but not '{written[id(old)][0]}', the same buffer"
+                )
+        for old in self._buffers.values():
+            name, new = written.pop(id(old), ("", old))
+            if new is old:
+                continue
+            if new is None or new.shape != old.shape or new.dtype != old.dtype:
+                found = "nothing" if new is None else f"{new.dtype} {list(new.shape)}"
+                raise ConversionError(
+                    f"forward replaces the buffer '{name}', {old.dtype} {list(old.shape)}, by "
+                    f"{found}: keep its shape and dtype, or pass it and return it"
+                )
+            old.copy_(new)
+
+
+def _tables(parts: dict[str, torch.nn.Module]) -> tuple[dict[str, Any], dict[str, Any]]:
+    parameters: dict[str, Any] = {}
+    buffers: dict[str, Any] = {}
+    for path, part in parts.items():
+        for found, table in zip((parameters, buffers), tables_of(part), strict=False):
+            prefix = f"{path}." if path else ""
+            found |= {f"{prefix}{n}": x for n, x in table.items() if x is not None}
+    return parameters, buffers
