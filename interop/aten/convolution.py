@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from interop.aten.convolution_forms import convolve
 from interop.aten.layers import batched, per_axis
 from interop.aten.registry import Table
 
@@ -30,9 +31,7 @@ def convolution(
     else:
         pads = [(n, n) for n in per_axis(0 if padding == "valid" else padding, axes)]
     x, unbatched = batched(x, axes + 2)
-    y = jax.lax.conv_general_dilated(
-        x, weight, stride, pads, rhs_dilation=dilation, feature_group_count=groups
-    )
+    y = convolve(x, weight, stride, pads, (1,) * axes, dilation, groups)
     return unbatched(_biased(y, bias))
 
 
@@ -74,15 +73,7 @@ def transposed(
     for k, d, p, more in zip(kernel, dilation, padding, output_padding, strict=True):
         pads.append((d * (k - 1) - p, d * (k - 1) - p + more))
     x, unbatched = batched(x, axes + 2)
-    y = jax.lax.conv_general_dilated(
-        x,
-        weight,
-        (1,) * axes,
-        pads,
-        lhs_dilation=stride,
-        rhs_dilation=dilation,
-        feature_group_count=groups,
-    )
+    y = convolve(x, weight, (1,) * axes, pads, stride, dilation, groups)
     return unbatched(_biased(y, bias))
 
 
