@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -145,7 +144,7 @@ def intercepted_functions(handler: Callable[..., Any]) -> Iterator[None]:
 
 
 def _dispatch(kind: Any, *args: Any, **kwargs: Any) -> Any:
-    original = functools.partial(_apply.__func__, kind)
+    original = _apply.__get__(None, kind)
     handlers = getattr(_handlers, "stack", None)
     return handlers[-1](kind, original, *args, **kwargs) if handlers else original(*args, **kwargs)
 

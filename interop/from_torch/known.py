@@ -18,8 +18,10 @@ __all__ = ["Known"]
 
 _ASKS = {
     getattr(torch.Tensor, name)
-    for name in ("tolist", "item", "numpy", "equal", "is_nonzero")
-    + ("__bool__", "__int__", "__float__", "__index__", "__contains__", "__array__")
+    for name in (
+        *("tolist", "item", "numpy", "equal", "is_nonzero"),
+        *("__bool__", "__int__", "__float__", "__index__", "__contains__", "__array__"),
+    )
 } | {torch.equal, torch.is_nonzero}
 """What gives Python the values."""
 

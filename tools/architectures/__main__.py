@@ -134,6 +134,8 @@ def main() -> None:
             if found["status"] == "wrong":
                 narrow = found["reason"]
                 found = verdict(build, True, *limits) | {"in 32 bits": narrow}
+                if found["status"] not in ("right", "wrong"):
+                    found |= {"status": "undecided", "reason": f"in 32 bits: {narrow}"}
             line = {"library": library, "name": name, "training": options.training, **found}
             with options.results.open("a") as file:
                 file.write(json.dumps(line) + "\n")

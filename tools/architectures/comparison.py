@@ -10,11 +10,12 @@ import torch
 
 @dataclass
 class Case:
-    """A module in evaluation mode, and what it is called with."""
+    """A module in evaluation mode, and what it is called with; of ``static`` inputs, the values."""
 
     module: torch.nn.Module
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
+    static: tuple[str, ...] = ()
 
 
 class NotBuilt(Exception):
@@ -60,6 +61,8 @@ def _compared(case: Case, expected: "_Expected", wide: bool, training: bool) -> 
     try:
         net = interop.to_jax(case.module, downcast=not wide)
         inputs = _mapped(lambda x: interop.to_array(x, downcast=not wide), (case.args, case.kwargs))
+        for name in case.static:
+            inputs[1][name] = interop.Static(case.kwargs[name])
         smooth = {i: x for i, x in enumerate(jax.tree.leaves(inputs)) if _is_smooth(x)}
         structure = jax.tree.structure(inputs)
 

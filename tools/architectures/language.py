@@ -10,6 +10,7 @@ from comparison import Case, NotBuilt, first_line
 from shrinking import IMAGE, VOCABULARY, small
 
 LENGTH = 8
+STATIC = ("grid_thw", "image_grid_thw", "spatial_shapes")
 
 
 def models() -> dict[str, Callable[[], Case]]:
@@ -41,7 +42,7 @@ def _case(name: str) -> Case:
         except Exception as error:
             reasons.append(f"{type(error).__name__}: {first_line(error)}")
         else:
-            return Case(module, (), kwargs)
+            return Case(module, (), kwargs, tuple(n for n in kwargs if n in STATIC))
     raise NotBuilt(f"no inputs fit: {reasons[0] if reasons else 'none known'}")
 
 
@@ -96,6 +97,9 @@ def _known(config: Any) -> dict[str, list[torch.Tensor]]:
     mel = _find(config, "num_mel_bins", 80)
     pixels = [floats(2, channels, *size), floats(2, 3, *size), floats(2, 3, 64, 64)]
     pixels += [floats(2, 1, 3, *size), floats(2, 3, 128, 128)]
+    pixels += [floats(2, 16, patch[0] * patch[1] * channels)]
+    squares = patch[0] * patch[1] * channels
+    packed = [floats(16, squares * _find(config, "temporal_patch_size", 1)), floats(16, squares)]
     boxes = torch.randint(0, 30, (2, LENGTH, 4), generator=generator).sort(-1).values
     return {
         "input_ids": [ids()],
@@ -116,6 +120,10 @@ def _known(config: Any) -> dict[str, list[torch.Tensor]]:
             floats(2, mel, 64),
             floats(2, mel, 2 * _find(config, "max_source_positions", 128)),
         ],
+        "hidden_states": packed,
+        "grid_thw": [torch.tensor([[1, 2, 4], [1, 4, 2]])],
+        "spatial_shapes": [torch.tensor([[4, 4], [2, 8]])],
+        "pixel_attention_mask": [torch.ones(2, 16, dtype=torch.int64)],
         "flattened_patches": [floats(2, 16, 2 + _find(config, "patch_embed_hidden_size", 64))],
         "padding_mask": [torch.ones(2, 1600, dtype=torch.bool)],
         "patch": [floats(2, *patch)],

@@ -5,7 +5,16 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-_ORDER = ("right", "refused", "wrong", "internal", "out of time", "out of memory", "not built")
+_ORDER = (
+    "right",
+    "refused",
+    "wrong",
+    "undecided",
+    "internal",
+    "out of time",
+    "out of memory",
+    "not built",
+)
 _PACKAGES = ("torch", "jax", "timm", "torchvision", "transformers", "diffusers")
 
 
