@@ -40,11 +40,11 @@ def class_of(node: Any, allowed: Allowed) -> type | None:
 
 def members(node: Made) -> list[tuple[Any, Any]]:
     """What an object holds: arguments by number, attributes and items by name."""
-    args = node.args if isinstance(node.args, tuple) else ()
+    args = node.args if isinstance(node.args, tuple) else (node.args,)
     state = node.state if isinstance(node.state, tuple) and len(node.state) == 2 else (node.state,)
     found = [*enumerate(args), *enumerate(node.elements), *node.items]
     for part in (node.kwargs, *state):
-        found += list(part.items()) if isinstance(part, dict) else []
+        found += part.items() if isinstance(part, dict) else [("state", part)]
     return found
 
 

@@ -79,10 +79,17 @@ class Staging:
 
     def place(self) -> None:
         """Put all in place, inside :meth:`locked_folder`."""
-        for temporary, path in self._others:
-            os.replace(temporary, path)
-        self.file.close()
-        os.replace(self._temporary(), self._target)
+        placed = []
+        try:
+            for temporary, path in self._others:
+                os.replace(temporary, path)
+                placed.append(path)
+            self.file.close()
+            os.replace(self._temporary(), self._target)
+        except BaseException:
+            for path in placed:
+                path.unlink(missing_ok=True)
+            raise
 
     def flush(self) -> None:
         """Wait until the disk has the target's file."""

@@ -4,6 +4,7 @@ import io
 import mmap
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -11,6 +12,10 @@ from typing import Any, BinaryIO, Protocol
 from interop.checkpoints.errors import CheckpointError
 
 __all__ = ["Medium", "Whole", "file_medium", "is_file", "label_of", "path_medium"]
+
+
+# Below this many bytes, reading is as fast as mapping.
+_SHORT = 2**16
 
 
 class Medium(Protocol):
@@ -24,47 +29,75 @@ class Medium(Protocol):
 
     label: str
     size: int
-    file: BinaryIO
+
+    @property
+    def file(self) -> BinaryIO: ...  # noqa: D102
 
     def view(self, begin: int, length: int) -> Any:
         """A writable buffer of these bytes, which is no way to write the file."""
         ...
 
 
-class _Map(mmap.mmap):
-    """What zipfile asks of a file."""
-
-    def seekable(self) -> bool:
-        return True
-
-
-class _Mapped:
-    def __init__(self, path: Path) -> None:
-        self.label = str(path)
-        with open(path, "rb") as file:
-            self.size = os.fstat(file.fileno()).st_size
-            # An empty file cannot be mapped.
-            self.file: Any = (
-                _Map(file.fileno(), self.size, access=mmap.ACCESS_COPY)
-                if self.size
-                else io.BytesIO()
-            )
-
-    def view(self, begin: int, length: int) -> Any:
-        return memoryview(self.file)[begin : begin + length] if self.size else b""
-
-
-class _Window(io.RawIOBase):
+class _Opened:
     """A file object from where it stands to its end; threads may read it at once."""
 
-    def __init__(self, file: BinaryIO, label: str) -> None:
+    def __init__(self, file: Any, label: str) -> None:
         self._file = file
         self._lock = threading.Lock()
         self._start = file.tell()
         self.label = label
         self.size = max(file.seek(0, os.SEEK_END) - self._start, 0)
+
+    @property
+    def file(self) -> BinaryIO:
+        return io.BufferedReader(_Parsed(self))
+
+    def view(self, begin: int, length: int) -> Any:
+        found = bytearray()
+        while len(found) < length:
+            more = self.read(begin + len(found), length - len(found))
+            if not more:
+                raise CheckpointError(
+                    f"{self.label}: it ends early; it was changed since it was opened: save it "
+                    "under another name, or replace it as a whole"
+                )
+            found += more
+        return found
+
+    def read(self, begin: int, length: int) -> bytes:
+        """At most ``length`` bytes, none at the end alone."""
+        length = min(length, self.size - begin)
+        if length <= 0:
+            return b""
+        with self._lock:
+            self._file.seek(self._start + begin)
+            return bytes(self._file.read(length))
+
+
+class _OnDisk(_Opened):
+    """Long parts are mapped, each for itself: a whole file may be larger than the memory."""
+
+    def __init__(self, path: Path) -> None:
+        file = open(path, "rb")  # noqa: SIM115 (closed with the last that refers to this)
+        weakref.finalize(self, file.close)
+        super().__init__(file, str(path))
+
+    def view(self, begin: int, length: int) -> Any:
+        if length < _SHORT or begin + length > self.size:
+            return super().view(begin, length)
+        before = begin % mmap.ALLOCATIONGRANULARITY
+        mapped = mmap.mmap(
+            self._file.fileno(), before + length, access=mmap.ACCESS_COPY, offset=begin - before
+        )
+        return memoryview(mapped)[before:]
+
+
+class _Parsed(io.RawIOBase):
+    """The same bytes to read one after another."""
+
+    def __init__(self, opened: _Opened) -> None:
+        self._opened = opened
         self._at = 0
-        self.file = io.BufferedReader(self)
 
     def readable(self) -> bool:
         return True
@@ -73,33 +106,17 @@ class _Window(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.size}[whence]
-        self._at = max(base + offset, 0)
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._opened.size}[whence]
+        if base + offset < 0:
+            raise ValueError(f"negative position {base + offset}")
+        self._at = base + offset
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        found = self._read(self._at, len(buffer))
+        found = self._opened.read(self._at, len(buffer))
         buffer[: len(found)] = found
         self._at += len(found)
         return len(found)
-
-    def view(self, begin: int, length: int) -> Any:
-        found = bytearray()
-        while len(found) < length:
-            more = self._read(begin + len(found), length - len(found))
-            if not more:
-                raise CheckpointError(f"{self.label}: it ends early; it was changed since it was "
-                                      "opened: give a copy of its own")  # fmt: skip
-            found += more
-        return found
-
-    def _read(self, begin: int, length: int) -> bytes:
-        length = min(length, self.size - begin)
-        if length <= 0:
-            return b""
-        with self._lock:
-            self._file.seek(self._start + begin)
-            return self._file.read(length)
 
 
 class Whole:
@@ -131,7 +148,7 @@ def path_medium(path: Path) -> Medium:
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: expected a file, got a folder or a device")
-    return _opened(lambda: _Mapped(path), str(path))
+    return _opened(lambda: _OnDisk(path), str(path))
 
 
 def file_medium(file: Any) -> Medium:
@@ -141,7 +158,7 @@ def file_medium(file: Any) -> Medium:
         CheckpointError: it gives text, cannot be sought, or is closed.
     """
     label = label_of(file)
-    medium = _opened(lambda: _Window(file, label), label)
+    medium = _opened(lambda: _Opened(file, label), label)
     if not isinstance(_opened(lambda: file.read(0), label), bytes):
         raise CheckpointError(f"{label}: expected a binary file, got text: open it with 'rb'")
     if not medium.size:

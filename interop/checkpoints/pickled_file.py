@@ -33,6 +33,7 @@ class PickledSource:
         self.label = medium.label
         self._size = medium.size
         self._allowed = allowed
+        self._left = 10 * (MOST_SHARED + self._size)
         self.metadata: dict[str, str] = {}
         self._records: dict[int, TensorRecord | str | None] = {}
         self._tensors: dict[str, TensorRecord] = {}
@@ -95,15 +96,16 @@ class PickledSource:
 
     def _make(self, node: Made, name: str, build: Any) -> Any:
         kind = class_of(node, self._allowed)
-        assert kind is not None  # all else was refused before
         try:
+            if kind is None:  # as a key
+                raise TypeError(f"it has {_called(node)} in it")
             return make(node, kind, build)
         except CheckpointError:
             raise
         # The class's own code, given what the file holds.
         except Exception as error:
             raise CheckpointError(
-                f"{self.label}: '{name}' does not make a {kind.__qualname__} "
+                f"{self.label}: '{name}' does not make a {getattr(kind, '__qualname__', 'tree')} "
                 f"({type(error).__name__}: {first_line(error)}): give the class that was saved"
             ) from error
 
@@ -141,17 +143,18 @@ class PickledSource:
         """Name each tensor by its path, and what is refused; depth and size have bounds."""
         first: dict[TensorRecord, str] = {}
         open_nodes: set[int] = set()
-        nodes = expanded = 0
+        nodes = letters = expanded = 0
         # Shared containers can stand for exponentially many entries; saved ones take bytes each.
         most = MOST_SHARED + self._size
 
         def visit(node: Any, name: str) -> None:
-            nonlocal nodes, expanded
+            nonlocal nodes, letters, expanded
             nodes += 1
-            if nodes > most:
+            letters += len(name)
+            if nodes > most or letters > 500 * most:
                 raise CheckpointError(
-                    f"{self.label}: '{name}' has more than {most} entries; expected a tree of "
-                    "tensors: save the state_dict alone"
+                    f"{self.label}: it stands for more than {most} entries, or their names are too "
+                    "long; expected a tree of tensors: save the state_dict alone"
                 )
             record = self._record(node)
             if isinstance(record, TensorRecord):
@@ -210,8 +213,12 @@ class PickledSource:
         )
 
     def _holds_tensors(self, node: Any) -> bool:
-        found = walk(node)
-        return any(isinstance(n, Persistent) or self._record(n) is not None for n in found)
+        for found in walk(node):
+            self._left -= 1
+            # What would take too long to search may hold some.
+            if self._left < 0 or isinstance(found, Persistent) or self._record(found) is not None:
+                return True
+        return False
 
 
 def _children(node: Any) -> list[tuple[Any, Any]]:
