@@ -33,6 +33,8 @@ class PickledSource:
         self.label = medium.label
         self._size = medium.size
         self._allowed = allowed
+        self._last: tuple[Any, Any] = (None, b"")
+        self._without: set[int] = set()  # ids of containers that hold no tensors
         self._left = 10 * (MOST_SHARED + self._size)
         self.metadata: dict[str, str] = {}
         self._records: dict[int, TensorRecord | str | None] = {}
@@ -122,8 +124,12 @@ class PickledSource:
         try:
             if needed > held:
                 raise ValueError(f"'{name}' reaches beyond its storage")
-            storage = self._file.storage(record.key, held, name) if needed else b""
-            return view_of(record, storage, self._file.order)
+            last = self._last
+            if last[0] != (record.key, held) and needed:
+                last = ((record.key, held), self._file.storage(record.key, held, name))
+                # Many tensors may be views of one storage.
+                self._last = last
+            return view_of(record, last[1], self._file.order)
         except CheckpointError:
             raise
         except (ValueError, RuntimeError, OverflowError, OSError) as error:
@@ -213,10 +219,13 @@ class PickledSource:
         )
 
     def _holds_tensors(self, node: Any) -> bool:
-        for found in walk(node):
-            self._left -= 1
+        added = []
+        for found in walk(node, self._without):
+            added.append(id(found))
+            self._left -= 1 + (len(found) if isinstance(found, dict | list | tuple) else 0)
             # What would take too long to search may hold some.
             if self._left < 0 or isinstance(found, Persistent) or self._record(found) is not None:
+                self._without.difference_update(added)
                 return True
         return False
 

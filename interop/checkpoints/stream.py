@@ -41,7 +41,7 @@ class Stream:
 
     def _place(self, keys: Any, at: int) -> None:
         """Find the storages, which lie one after another."""
-        found = (n.pid for n in walk(self.content) if isinstance(n, Persistent))
+        found = (n.pid for n in walk(self.content, set()) if isinstance(n, Persistent))
         sizes = {str(pid[2]): storage_itemsize(pid) for pid in found if len(pid) > 2}
         for key in keys:
             if at + 8 > self._medium.size:

@@ -82,9 +82,8 @@ def unpickle(file: BinaryIO | bytes) -> Any:
     raise ValueError("it has no end")
 
 
-def walk(node: Any) -> Iterator[Any]:
-    """Every container and record under a node, and itself, each once."""
-    seen: set[int] = set()
+def walk(node: Any, seen: set[int]) -> Iterator[Any]:
+    """Every container and record under a node, and itself, each once: ``seen`` has their ids."""
     todo = [node]
     while todo:
         node = todo.pop()

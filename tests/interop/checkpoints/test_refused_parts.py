@@ -187,6 +187,28 @@ def test_every_protocol_of_pickle(tmp_path, protocol):
         assert loaded == content
 
 
+def test_what_stands_for_more_than_it_takes_is_searched_in_bounds(tmp_path):
+    class Refusing:
+        def __init__(self, content):
+            self.content = content
+
+        def __reduce__(self):
+            return print, (self.content,)
+
+    one = torch.ones(1)
+    shared = list(range(30_000))
+    content = {"w": one, "many": [Refusing(shared) for _ in range(2000)]}
+    path = write(tmp_path / "m.pt", content)
+    assert list(interop.load(path, names="*")) == ["w"]
+    held = [one, *([i] for i in range(3000))]
+    write(path, {"w": one, "many": [Refusing(held) for _ in range(2000)]})
+    with pytest.raises(interop.CheckpointError, match="what is not read"):
+        interop.load(path, names="*")
+    write(path, {"w" * 100_000: [one] * 20_000})
+    with pytest.raises(interop.CheckpointError, match="names are too long"):
+        interop.load(path)
+
+
 def test_conjugated_and_negated_tensors(tmp_path):
     x = torch.tensor([1 + 2j, 3 - 4j])
     for tensor in (x.conj(), x.conj().imag, x.imag, x.conj()[1:]):
