@@ -107,7 +107,9 @@ class Staging:
                 if owner != (made.st_uid, made.st_gid):
                     with contextlib.suppress(PermissionError):
                         os.fchown(file.fileno(), *owner)
-                os.fchmod(file.fileno(), stat.S_IMODE(self._like.st_mode))
+                # Some file systems have one mode for all files, and no other may be set.
+                if os.fstat(file.fileno()).st_mode != self._like.st_mode:
+                    os.fchmod(file.fileno(), stat.S_IMODE(self._like.st_mode))
             except BaseException:
                 file.close()
                 path.unlink()

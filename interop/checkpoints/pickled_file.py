@@ -13,7 +13,7 @@ from interop.checkpoints.errors import CheckpointError
 from interop.checkpoints.medium import Medium
 from interop.checkpoints.source import Refused, Stored, convert
 from interop.checkpoints.stream import Stream
-from interop.checkpoints.tensors import TensorRecord, describe, view_of
+from interop.checkpoints.tensors import TensorRecord, describe, subclass_of, view_of
 from interop.checkpoints.unpickling import PLAIN, Global, Made, Persistent, unpickle, walk
 from interop.dtypes import row_of
 
@@ -237,13 +237,19 @@ def _children(node: Any) -> list[tuple[Any, Any]]:
 
 
 def _called(node: Any) -> str:
+    kind = subclass_of(node)
     for _ in range(8):
         node = node.what if isinstance(node, Made) else node
-    return ascii(node.path[:200]) if isinstance(node, Global) else f"a {type(node).__name__}"
+    node = kind or node
+    if isinstance(node, Persistent):
+        return "a storage without its tensor"
+    if isinstance(node, Global):
+        return ascii(node.path[:200])
+    return f"an object made by {'another' if isinstance(node, Made) else type(node).__name__}"
 
 
 def _quoted(name: str) -> str:
-    return f"'{name}'" if name else "the top"
+    return f"'{name[:200]}{'…' if len(name) > 200 else ''}'" if name else "the top"
 
 
 def _join(name: str, key: Any) -> str:

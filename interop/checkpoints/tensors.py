@@ -7,7 +7,7 @@ import torch
 from interop.checkpoints.unpickling import Global, Made, Persistent
 from interop.dtypes import row_of
 
-__all__ = ["TensorRecord", "describe", "storage_itemsize", "view_of"]
+__all__ = ["TensorRecord", "describe", "storage_itemsize", "subclass_of", "view_of"]
 
 _STORAGES = {
     "Float": "float32", "Double": "float64", "Half": "float16", "BFloat16": "bfloat16",
@@ -22,6 +22,7 @@ _PARAMETERS = (
 )  # fmt: skip
 _PLAIN_TYPES = ("torch.Tensor", "torch._tensor.Tensor", "torch.nn.parameter.Parameter",
                 "torch.nn.parameter.Buffer")  # fmt: skip
+_OF_A_CLASS = "torch._tensor._rebuild_from_type_v2"
 _NOT_DENSE = {
     f"{_UTILS}sparse_tensor": "has a sparse layout: save .to_dense()",
     f"{_UTILS}meta_tensor_no_storage": "is on the meta device, so it has a shape and no values",
@@ -77,7 +78,7 @@ def describe(node: Made) -> TensorRecord | str | None:
             ):
                 return "was saved on a device whose dtypes differ: save .cpu() of it"
             node = args[0]
-        elif path == "torch._tensor._rebuild_from_type_v2" and len(args) == 4:
+        elif path == _OF_A_CLASS and len(args) == 4:
             function, kind, inner, _ = args
             if not isinstance(kind, Global) or kind.path not in _PLAIN_TYPES:
                 return None
@@ -86,6 +87,14 @@ def describe(node: Made) -> TensorRecord | str | None:
             return _record(args, path.endswith("v3"))
         else:
             return None
+    return None
+
+
+def subclass_of(node: Any) -> Global | None:
+    """The class of a tensor of a class of its own."""
+    what = node.what if isinstance(node, Made) else None
+    if isinstance(what, Global) and what.path == _OF_A_CLASS and len(node.args) == 4:
+        return node.args[1] if isinstance(node.args[1], Global) else None
     return None
 
 

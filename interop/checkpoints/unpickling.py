@@ -1,8 +1,8 @@
 """A pickle as inert records: nothing is imported and nothing is called, whatever it asks for."""
 
 import pickletools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 __all__ = ["PLAIN", "Global", "Made", "Persistent", "unpickle", "walk"]
@@ -33,7 +33,7 @@ class Global:
         return f"{self.module}.{self.name}"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Made:
     """An object that the pickle would make.
 
@@ -51,8 +51,9 @@ class Made:
     new: bool = False
     state: Any = None
     has_state: bool = False
-    items: list[tuple[Any, Any]] = field(default_factory=list)
-    elements: list[Any] = field(default_factory=list)
+    # Two opcodes may make one, so it is small: most have neither.
+    items: Sequence[tuple[Any, Any]] = ()
+    elements: Sequence[Any] = ()
 
 
 @dataclass(eq=False, frozen=True)
@@ -201,7 +202,8 @@ class _Machine:
         target = self.stack[-1]
         for key, value in zip(found[::2], found[1::2], strict=True):
             if isinstance(target, Made):
-                target.items.append((key, value))
+                target.items = target.items or []
+                target.items.append((key, value))  # type: ignore[attr-defined]
             elif isinstance(target, dict):
                 target[_key(key)] = value
             else:
@@ -217,7 +219,8 @@ class _Machine:
     def _extend(self, found: list[Any]) -> None:
         target = self.stack[-1]
         if isinstance(target, Made):
-            target.elements.extend(found)
+            target.elements = target.elements or []
+            target.elements.extend(found)  # type: ignore[attr-defined]
         elif isinstance(target, list):
             target.extend(found)
         else:
@@ -315,6 +318,10 @@ def _ordered(*args: Any) -> Any:
     return {_key(key): value for key, value in pairs}
 
 
+def _counter(*args: Any) -> Any:
+    return args[0] if len(args) == 1 and type(args[0]) is dict else None
+
+
 def _size(*args: Any) -> Any:
     return args[0] if len(args) == 1 and type(args[0]) is tuple else None
 
@@ -330,6 +337,7 @@ _SIMPLE: dict[str, Callable[..., Any]] = {
     "builtins.bytes": _bytes,
     "_codecs.encode": _encoded,
     "collections.OrderedDict": _ordered,
+    "collections.Counter": _counter,
     "torch.Size": _size,
     "builtins.getattr": _attribute,
 }

@@ -102,6 +102,64 @@ def test_a_tie_is_written_once_and_a_view_alone(tmp_path):
     assert path.stat().st_size < 5000
 
 
+def moments(of):
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimizer = of([parameter])
+
+    def loss():
+        optimizer.zero_grad()
+        value = (parameter * torch.arange(2.0)).sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    return optimizer
+
+
+def same(ours, theirs):
+    if isinstance(theirs, torch.Tensor):
+        interop.certify({"x": theirs}, {"x": ours})
+        return True
+    if isinstance(theirs, dict):
+        return list(ours) == list(theirs) and all(same(ours[k], theirs[k]) for k in theirs)
+    if isinstance(theirs, list | tuple):
+        return len(ours) == len(theirs) and all(map(same, ours, theirs))
+    return ours == theirs
+
+
+@both
+def test_what_training_saves_is_what_torch_reads(tmp_path, zipped):
+    optimizer = moments(torch.optim.SGD)
+    noted = torch.ones(2)
+    noted.note = "an attribute"
+    content = {
+        "adam": moments(torch.optim.AdamW).state_dict(),
+        "lbfgs": moments(torch.optim.LBFGS).state_dict(),
+        "steps": torch.optim.lr_scheduler.MultiStepLR(optimizer, [1, 2, 2]).state_dict(),
+        "plateau": torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer).state_dict(),
+        "buffer": torch.nn.Buffer(torch.zeros(1)), "noted": noted, "random": torch.get_rng_state(),
+    }  # fmt: skip
+    path = tmp_path / "run.pt"
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    with jax.enable_x64(True):
+        assert same(interop.load(path), torch.load(path))
+
+
+class Subclass(torch.Tensor):
+    pass
+
+
+def test_tensors_of_a_class_and_storages_alone(tmp_path):
+    path = tmp_path / "m.pt"
+    for content, what in (
+        (torch.ones(1).as_subclass(Subclass), "Subclass' at 'x'"),
+        (torch.ones(1).untyped_storage(), "a storage without its tensor at 'x'"),
+    ):
+        torch.save({"x": content}, path)
+        with pytest.raises(interop.CheckpointError, match=what):
+            interop.load(path)
+
+
 @both
 def test_nothing_runs(tmp_path, zipped):
     canary = tmp_path / "canary"
