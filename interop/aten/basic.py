@@ -78,3 +78,28 @@ for _name in (
     "pow",
 ):
     rules(_name)(_of_integers(_name))
+
+
+@rules("sym_min")
+def sym_min(x: Any, y: Any) -> Any:
+    return min(x, y)
+
+
+@rules("sym_max")
+def sym_max(x: Any, y: Any) -> Any:
+    return max(x, y)
+
+
+@rules("sym_not")
+def sym_not(x: Any) -> bool:
+    return not x
+
+
+@rules("sym_float")
+def sym_float(x: Any) -> float:
+    return float(x)
+
+
+@rules("sym_int")
+def sym_int(x: Any) -> int:
+    return int(x)

@@ -51,12 +51,12 @@ def product(
     return reduced(jnp.prod, cast(x, result.dtype), dim, keepdim)
 
 
-@rules("aten.any.default", "aten.any.dim", "aten.any.dims")
+@rules("aten.any.default", "aten.any.dim", "aten.any.dims", "aten._is_any_true.default")
 def any_true(x: Any, dim: Any = None, keepdim: bool = False, *, result: Any) -> jax.Array:
     return reduced(jnp.any, x, dim, keepdim).astype(result.dtype)
 
 
-@rules("aten.all.default", "aten.all.dim", "aten.all.dims")
+@rules("aten.all.default", "aten.all.dim", "aten.all.dims", "aten._is_all_true.default")
 def all_true(x: Any, dim: Any = None, keepdim: bool = False, *, result: Any) -> jax.Array:
     return reduced(jnp.all, x, dim, keepdim).astype(result.dtype)
 

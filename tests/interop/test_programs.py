@@ -99,3 +99,20 @@ def test_compiling_refuses_what_a_call_would() -> None:
     net = interop.to_jax(Of(lambda self, x: x if x.sum() > 0 else -x))
     with pytest.raises(interop.ConversionError, match="decides on a tensor's values"):
         net.compile(jax.ShapeDtypeStruct((3,), "float32"))
+
+
+def test_arithmetic_of_sizes() -> None:
+    class Sizes(nn.Module):
+        def forward(self, x: Any) -> Any:
+            n = x.shape[0]
+            least, most = torch.sym_min(n, 4), torch.sym_max(n, 4)
+            true = torch._is_all_true(x > 0) & torch._is_any_true(x > 5)
+            return x * least + most, x * torch.sym_float(n), true
+
+    batch = torch.export.Dim("batch", min=2, max=9)
+    program = torch.export.export(Sizes(), (torch.ones(3),), dynamic_shapes=({0: batch},))
+    net = interop.to_jax(program, downcast=True)
+    for n in (2, 5, 7):
+        x = torch.arange(1.0, n + 1)
+        for found, expected in zip(net({}, jnp.asarray(x.numpy())), Sizes()(x), strict=True):
+            np.testing.assert_allclose(found, expected)
