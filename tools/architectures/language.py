@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from comparison import Case, NotBuilt, first_line
-from shrinking import IMAGE, VOCABULARY, small
+from shrinking import IMAGE, VARIANTS, VOCABULARY, small
 
 LENGTH = 8
 STATIC = ("grid_thw", "image_grid_thw", "spatial_shapes")
@@ -23,27 +23,26 @@ def models() -> dict[str, Callable[[], Case]]:
 def _case(name: str) -> Case:
     from transformers import CONFIG_MAPPING, AutoModel
 
-    try:
-        config = small(CONFIG_MAPPING[name])
-    except Exception as error:
-        raise NotBuilt(f"configuration: {type(error).__name__}: {first_line(error)}") from error
-    try:
-        module = AutoModel.from_config(config)
-    except Exception as error:
-        raise NotBuilt(f"{type(error).__name__}: {first_line(error)}") from error
-    if sum(p.numel() for p in module.parameters()) > 60_000_000:
-        raise NotBuilt("its configuration does not shrink")
-    module.eval()
     reasons = []
-    for kwargs in _inputs(module, config):
+    for fixed in VARIANTS:
         try:
-            with torch.no_grad():
-                module(**kwargs)
+            config = small(CONFIG_MAPPING[name], fixed)
+            module = AutoModel.from_config(config).eval()
         except Exception as error:
             reasons.append(f"{type(error).__name__}: {first_line(error)}")
-        else:
-            return Case(module, (), kwargs, tuple(n for n in kwargs if n in STATIC))
-    raise NotBuilt(f"no inputs fit: {reasons[0] if reasons else 'none known'}")
+            continue
+        if sum(p.numel() for p in module.parameters()) > 60_000_000:
+            reasons.append("its configuration does not shrink")
+            continue
+        for kwargs in _inputs(module, config):
+            try:
+                with torch.no_grad():
+                    module(**kwargs)
+            except Exception as error:
+                reasons.append(f"no inputs fit: {type(error).__name__}: {first_line(error)}")
+            else:
+                return Case(module, (), kwargs, tuple(n for n in kwargs if n in STATIC))
+    raise NotBuilt(reasons[0] if reasons else "no inputs known")
 
 
 def _inputs(module: Any, config: Any) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,14 @@ from typing import Any
 
 HIDDEN, HEADS, IMAGE, VOCABULARY = 64, 4, 64, 128
 
+VARIANTS: tuple[dict[str, int], ...] = (
+    {},
+    {"num_key_value_heads": HEADS},
+    {"num_key_value_heads": HEADS, "head_dim": 16, "rotary_dim": 8},
+    {"num_hidden_layers": 4},
+)
+"""Numbers that some types need otherwise, tried in turn."""
+
 _RULES: tuple[tuple[str, Callable[[int], int]], ...] = (
     (r"(_token_id|_token_index|_index|_id)$", lambda n: n),
     (r"vocab_size|num_embeddings_vocab", lambda n: min(n, VOCABULARY)),
@@ -16,6 +24,7 @@ _RULES: tuple[tuple[str, Callable[[int], int]], ...] = (
     (r"experts_per_tok|top_?k|experts_per_token|moe_k", lambda n: min(n, 2)),
     (r"experts$", lambda n: min(n, 4)),
     (r"n_group$|topk_group", lambda n: min(n, 1)),
+    (r"rotary_dim", lambda n: min(n, 16)),
     (r"lora_rank|_rank$", lambda n: min(n, 16)),
     (r"layers$|n_layers?$|depth$|_blocks?$|num_layers_per", lambda n: min(n, 2)),
     (r"intermediate|ffn_dim|d_ff$|n_inner|mlp_dim|ffn_size|feedforward", lambda n: min(n, 48)),
@@ -35,7 +44,7 @@ _KEPT = re.compile(
 _LISTS = re.compile(r"depths|num_blocks|layers$|num_conv_layers|repeats")
 
 
-def small(kind: Any, ids: dict[str, int] | None = None) -> Any:
+def small(kind: Any, fixed: dict[str, int], ids: dict[str, int] | None = None) -> Any:
     """A configuration of this class, a few layers deep and some numbers wide."""
     ids = {} if ids is None else ids
     default = kind()
@@ -50,9 +59,11 @@ def small(kind: Any, ids: dict[str, int] | None = None) -> Any:
     for name in names:
         value = getattr(default, name, None)
         if isinstance(value, _base()):
-            given[name] = small(type(value), ids)
+            given[name] = small(type(value), fixed, ids)
         elif name == "use_cache":
             given[name] = False
+        elif name in fixed:
+            given[name] = fixed[name]
         elif defaults[name] is None and name.endswith("_types"):
             continue  # which follows from the number of layers
         else:
@@ -81,7 +92,7 @@ def _shrunk(name: str, value: Any, ids: dict[str, int]) -> Any:
     if re.search(r"(token_id|token_index)$", name) or name in ("image_token", "audio_token"):
         return _token(name, value, ids)
     if isinstance(value, int):
-        return _number(name, value)
+        return shrunk_number(name, value)
     if isinstance(value, list | tuple) and value and all(type(n) is int for n in value):
         if _LISTS.search(name):
             return type(value)(min(n, 1) for n in value)
@@ -98,7 +109,8 @@ def _shrunk(name: str, value: Any, ids: dict[str, int]) -> Any:
     return value
 
 
-def _number(name: str, value: int) -> int:
+def shrunk_number(name: str, value: int) -> int:
+    """What a number of this name becomes."""
     if _KEPT.search(name) and "embed" not in name:
         return value
     for pattern, smaller in _RULES:
