@@ -134,8 +134,8 @@ def _convolution(
     x: jax.Array, weight: jax.Array, windows: Windows, lhs: str, rhs: str, out: str
 ) -> jax.Array:
     """With named axes, where the dot stands for the spatial ones."""
-    spatial = "0123456789"[: weight.ndim - 2]
-    names = tuple(name.replace(".", spatial).upper() for name in (lhs, rhs, out))
+    axes = {"b": "N", "f": "C", "i": "I", "o": "O", ".": "0123456789"[: weight.ndim - 2]}
+    lhs, rhs, out = ("".join(axes[name] for name in names) for names in (lhs, rhs, out))
     return jax.lax.conv_general_dilated(
         x,
         weight,
@@ -143,7 +143,7 @@ def _convolution(
         windows.pads,
         windows.spread,
         windows.dilation,
-        dimension_numbers=tuple(n.replace("B", "N").replace("F", "C") for n in names),
+        dimension_numbers=(lhs, rhs, out),
     )
 
 
