@@ -187,6 +187,6 @@ def _opened(make: Callable[[], Any], label: str) -> Any:
         return make()
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(
-            f"{label}: cannot be read ({error}); expected a file that is open, binary and seekable "
-            "(what is not seekable fits into an io.BytesIO)"
+            f"{label}: cannot be read ({type(error).__name__}: {error}); expected a file that is "
+            "open to read, binary and seekable (what is not seekable fits into an io.BytesIO)"
         ) from error

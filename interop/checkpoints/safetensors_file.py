@@ -4,6 +4,7 @@ import sys
 
 import torch
 
+from interop.arrays import first_line
 from interop.checkpoints.errors import CheckpointError
 from interop.checkpoints.header import read_header
 from interop.checkpoints.medium import Medium
@@ -41,15 +42,20 @@ class SafetensorsSource:
                 "library and unpack it"
             )
         begin, end = self._spans[self.aliases.get(name, name)]
-        if begin == end:
-            return torch.empty(shape, dtype=row.torch)
         try:
+            if begin == end:
+                return torch.empty(shape, dtype=row.torch)
             flat = torch.frombuffer(self._medium.view(begin, end - begin), dtype=torch.uint8)
+            if flat.data_ptr() % row.array.itemsize:
+                flat = flat.clone()
+            width = row.array.itemsize // (2 if row.array.kind == "c" else 1)
+            if sys.byteorder != "little" and width > 1:
+                flat = flat.view(-1, width).flip(1).reshape(-1)
+            return flat.view(row.torch).reshape(shape)
+        except CheckpointError:
+            raise
         except (OSError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{self.label}: '{name}' cannot be read ({error})") from error
-        if flat.data_ptr() % row.array.itemsize:
-            flat = flat.clone()
-        width = row.array.itemsize // (2 if row.array.kind == "c" else 1)
-        if sys.byteorder != "little" and width > 1:
-            flat = flat.view(-1, width).flip(1).reshape(-1)
-        return flat.view(row.torch).reshape(shape)
+            raise CheckpointError(
+                f"{self.label}: '{name}' cannot be read ({first_line(error)}); fetch or save it "
+                "again"
+            ) from error

@@ -1,5 +1,6 @@
 """``save``: whole files or none, in the formats that torch and safetensors read."""
 
+import io
 import os
 import pickle
 from collections.abc import Mapping
@@ -139,6 +140,11 @@ class _Target:
             name = getattr(place, "name", None)
             suffix = f".{format}" if format else Path(name).suffix if isinstance(name, str) else ""
             advice = "pass format='safetensors' or format='pt'"
+            writable = getattr(place, "writable", None)
+            if isinstance(place, io.TextIOBase) or (callable(writable) and not writable()):
+                raise CheckpointError(
+                    f"{self.label}: expected a binary file that is open to write: open it with 'wb'"
+                )
         else:
             self.path = Path(place)
             self.label = str(place)

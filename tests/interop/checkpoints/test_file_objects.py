@@ -111,7 +111,8 @@ def test_files_that_do_not_serve(tmp_path):
     with os.fdopen(reader, "rb") as pipe, os.fdopen(writer, "wb"):
         for file, what in (
             (path.open(encoding="utf-8", errors="replace"), "got text: open it with 'rb'"),
-            (closed, "cannot be read .I/O operation on closed file"), (pipe, "io.BytesIO"),
+            (closed, r"cannot be read \(ValueError: I/O operation on closed file"),
+            (pipe, "what is not seekable fits into an io.BytesIO"),
         ):  # fmt: skip
             with pytest.raises(interop.CheckpointError, match=what):
                 interop.load(file)
@@ -125,9 +126,10 @@ def test_files_that_do_not_serve(tmp_path):
             interop.save(path, small(), **wrong)
     with pytest.raises(interop.CheckpointError, match="max_shard_bytes needs a path"):
         interop.save(io.BytesIO(), small(), format="pt", max_shard_bytes=8)
-    for format in ("pt", "safetensors"):
-        with pytest.raises(interop.CheckpointError, match=r"not saved .*the file is incomplete"):
-            interop.save(io.StringIO(), small(), format=format)
+    with path.open("rb") as read_only:
+        for file in (io.StringIO(), read_only):
+            with pytest.raises(interop.CheckpointError, match="open to write: open it with 'wb'"):
+                interop.save(file, small(), format="pt")
     view = interop.open_checkpoint(file := path.open("rb"))
     file.close()
     with pytest.raises(interop.CheckpointError, match="closed file"):

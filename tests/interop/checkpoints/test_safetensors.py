@@ -78,6 +78,14 @@ def test_dtypes_of_the_format_that_jax_has_not(tmp_path):
         interop.load(path)
 
 
+def test_empty_tensors_of_a_shape_that_none_has(tmp_path):
+    huge = {"a": entry(shape=(2**62, 2**62, 0), offsets=(0, 0))}
+    path = write(tmp_path / "m.safetensors", huge)
+    for read in (lambda: interop.load(path), lambda: interop.open_checkpoint(path)["a"]):
+        with pytest.raises(interop.CheckpointError, match=r"'a' cannot be read .*overflow"):
+            read()
+
+
 BROKEN = {
     "empty": (b"", "expected 8 bytes of header length, got 0"),
     "short": (b"\x02\0\0", "expected 8 bytes of header length, got 3"),
