@@ -73,7 +73,8 @@ class Known(TorchFunctionMode):
             return func(*args, **kwargs)
         if func in _ASKS:
             return real
-        out = _constant(real) if tensors and name in _SHAPED else func(*args, **kwargs)
+        by_values = name in _SHAPED and tensors and not any(x.requires_grad for x in tensors)
+        out = _constant(real) if by_values else func(*args, **kwargs)
         self._remember(out, real)
         return out
 
@@ -90,6 +91,8 @@ class Known(TorchFunctionMode):
 
     def _evaluated(self, func: Any, args: Any, kwargs: Any) -> tuple[bool, Any]:
         """Whether the call has values of its own, and what they are."""
+        if kwargs.get("generator") is not None or _is_undefined(func.__name__):
+            return False, None
         args, kwargs = pytree.tree_map_only(torch.Tensor, self._value, (args, kwargs))
         with outside_tracing(), torch.no_grad():
             before = torch.get_rng_state()
@@ -100,9 +103,7 @@ class Known(TorchFunctionMode):
             random = not torch.equal(before, torch.get_rng_state())
             if random:
                 torch.set_rng_state(before)
-        made = list(_tensors(real))
-        undefined = getattr(func, "__name__", "").rpartition("new_")[2].startswith("empty")
-        return not (random or undefined) and all(map(_is_small, made)), real
+        return not random and all(map(_is_small, _tensors(real))), real
 
     def _value(self, tensor: torch.Tensor) -> torch.Tensor:
         return self._values[id(tensor)][1]
@@ -190,6 +191,11 @@ def _constant(tree: Any) -> Any:
     with outside_tracing():
         tree = pytree.tree_map_only(torch.Tensor, torch.Tensor.clone, tree)
     return pytree.tree_map_only(torch.Tensor, torch.Tensor.clone, tree)
+
+
+def _is_undefined(name: str) -> bool:
+    """Whether a function gives memory as it is."""
+    return name.rpartition("new_")[2].startswith("empty") or name in ("new", "resize_", "set_")
 
 
 def _storage(tensor: torch.Tensor) -> int:

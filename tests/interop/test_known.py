@@ -52,7 +52,15 @@ def through_views(x: torch.Tensor) -> torch.Tensor:
     return x[: int(table.sum())] * table.sum()
 
 
-CASES: dict[str, Any] = {f.__name__: f for f in (lengths, loop, mask, repeats, through_views)}
+def inner_gradient(x: torch.Tensor) -> torch.Tensor:
+    t = torch.linspace(0, 1, 6).requires_grad_()
+    y = (t.repeat_interleave(2) ** 2).sum() * x
+    return torch.autograd.grad(y.sum(), t, create_graph=True)[0]
+
+
+CASES: dict[str, Any] = {
+    f.__name__: f for f in (lengths, loop, mask, repeats, through_views, inner_gradient)
+}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -86,7 +94,14 @@ def test_what_inputs_have_a_part_in_is_not_known() -> None:
     def draws(x: torch.Tensor) -> torch.Tensor:
         return x if bool(torch.zeros(2).bernoulli_(0.5).sum() > 0) else -x
 
-    for function in (writes, writes_through_a_view, draws):
+    def draws_by_its_own(x: torch.Tensor) -> torch.Tensor:
+        drawn = torch.ones(2).multinomial(1, generator=torch.Generator())
+        return x if bool(drawn.sum() > 0) else -x
+
+    def undefined(x: torch.Tensor) -> torch.Tensor:
+        return x if bool(torch.zeros(2).new_empty(3).sum() > 0) else -x
+
+    for function in (writes, writes_through_a_view, draws, draws_by_its_own, undefined):
         net = interop.to_jax(Calls(function))
         with pytest.raises(ConversionError, match="decides on"):
             net({}, jnp.ones(3), key=jax.random.key(0))
