@@ -1,5 +1,6 @@
 """Where in the user's own files something happened."""
 
+import os
 import re
 import sys
 import traceback
@@ -10,8 +11,8 @@ from typing import Any
 
 import torch
 
-_TORCH = str(torch.__path__[0])
-_INTEROP = str(Path(__file__).parents[1])
+_TORCH = str(torch.__path__[0]) + os.sep  # torchvision is the user's own
+_INTEROP = str(Path(__file__).parents[1]) + os.sep
 _EXPORT = str(Path(__file__).with_name("export.py"))
 NOWHERE = "source unknown"
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)\n\s*(.*)')

@@ -154,3 +154,14 @@ def test_a_tensor_is_no_array() -> None:
         net(net.params, torch.ones(3))
     with pytest.raises(TypeError, match=r"expected a torch\.nn\.Module"):
         interop.to_jax(lambda x: x)
+
+
+def test_a_refusal_names_the_line_in_a_library_beside_torch() -> None:
+    code = compile(
+        "def f(x): return x if x.sum() > 0 else -x", f"{torch.__path__[0]}vision/a.py", "exec"
+    )
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    net = interop.to_jax(Of(lambda self, x: scope["f"](x)))
+    with pytest.raises(ConversionError, match=r"torchvision/a\.py:1"):
+        net({}, jnp.ones(2))
