@@ -44,7 +44,8 @@ def from_state_dict(
         )
     made: dict[Any, jax.Array] = {}
     arrays: dict[str, jax.Array] = {}
-    for name, tensor in state_dict.items():
+    # All live until the end: memory that one has left may be another's, and would pass for a tie.
+    for name, tensor in dict(state_dict).items():
         view = memory(tensor) if isinstance(tensor, torch.Tensor) else None
         if view is None or view not in made:
             array = to_array(tensor, name=name, downcast=downcast)

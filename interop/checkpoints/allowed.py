@@ -50,7 +50,7 @@ def members(node: Made) -> list[tuple[Any, Any]]:
 
 def make(node: Made, kind: type, build: Callable[[Any], Any]) -> Any:
     """The object, as pickle makes it: by the class's own code, from what ``build`` gives."""
-    args, kwargs = build(node.args), build(node.kwargs or {})
+    args, kwargs = build(node.args), build(node.kwargs) if node.kwargs else {}
     made: Any = kind.__new__(kind, *args, **kwargs) if node.new else kind(*args, **kwargs)
     if node.has_state:
         state = build(node.state)

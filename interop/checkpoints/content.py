@@ -74,8 +74,9 @@ def nested_tensors(tree: Any, downcast: bool) -> Any:
     """
     tensors = Tensors(downcast)
     open_nodes: set[int] = set()
-    # One container in several places stays one: its places may be exponentially many.
-    made: dict[int, tuple[Any, int]] = {}
+    # One container in several places stays one: its places may be exponentially many. Each is kept,
+    # as an id means an object only while that object lives.
+    made: dict[int, tuple[Any, Any, int]] = {}
     places = visited = 0
 
     def convert(node: Any, name: str) -> Any:
@@ -94,14 +95,14 @@ def nested_tensors(tree: Any, downcast: bool) -> Any:
                 "may fail: save interop.flatten_names(tree)"
             )
         if id(node) in made:
-            places += made[id(node)][1]
+            places += made[id(node)][2]
         else:
             start = places
             open_nodes.add(id(node))
             content = container(node, name)
             open_nodes.discard(id(node))
-            made[id(node)] = (content, places - start)
-        return made[id(node)][0]
+            made[id(node)] = (node, content, places - start)
+        return made[id(node)][1]
 
     def container(node: Any, name: str) -> Any:
         if isinstance(node, Mapping):
@@ -120,7 +121,7 @@ def nested_tensors(tree: Any, downcast: bool) -> Any:
         if places > MOST_SHARED + visited:
             raise ValueError(f"containers in several places: the tree stands for {places} entries")
         return content
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"cannot save: {error}") from error
 
 

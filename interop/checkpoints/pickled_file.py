@@ -94,7 +94,13 @@ class PickledSource:
                     made[id(node)] = self._make(node, name, lambda inner: build(inner, name))
             return made[id(node)]
 
-        return build(self._content, "")
+        try:
+            return build(self._content, "")
+        except RecursionError as error:
+            raise CheckpointError(
+                f"{self.label}: its nesting and that of the call are too deep together: load it "
+                "from further out, or by names="
+            ) from error
 
     def _make(self, node: Made, name: str, build: Any) -> Any:
         kind = class_of(node, self._allowed)

@@ -1,5 +1,6 @@
 """State dicts and nested trees: names, ties, and what is ambiguous."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -65,6 +66,24 @@ def test_what_is_no_state_dict():
         interop.from_state_dict({"_extra_state": {}})
     with pytest.raises(TypeError, match=r"'a.b': expected a JAX or numpy array, got float"):
         interop.to_state_dict({"a": {"b": 1.0}})
+
+
+class Lazy(Mapping[str, torch.Tensor]):
+    """Each tensor is made when it is looked up."""
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return torch.full((5,), float(name))
+
+    def __iter__(self) -> Any:
+        return iter(map(str, range(20)))
+
+    def __len__(self) -> int:
+        return 20
+
+
+def test_tensors_that_do_not_outlive_their_conversion_are_not_taken_for_tied():
+    arrays = interop.from_state_dict(Lazy())
+    assert [array[0] for array in arrays.values()] == list(range(20))
 
 
 def test_names_keep_the_order_of_the_tree():

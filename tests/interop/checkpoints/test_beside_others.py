@@ -2,12 +2,15 @@
 
 import contextlib
 import errno
+import inspect
 import itertools
 import json
 import os
 import resource
 import shutil
 import stat
+import sys
+from collections.abc import Mapping
 
 import jax.numpy as jnp
 import pytest
@@ -267,6 +270,45 @@ def test_as_deep_as_it_is_saved_it_is_loaded(tmp_path):
     assert loaded == 1.0
     with pytest.raises(interop.CheckpointError, match="200 levels deep"):
         interop.save(path, [deep])
+
+
+def from_deep_inside(call, depth):
+    return from_deep_inside(call, depth - 1) if depth else call()
+
+
+def test_calls_that_are_too_deep_already(tmp_path):
+    deep = jnp.ones(1)
+    for _ in range(190):
+        deep = [deep]
+    path = interop.save(tmp_path / "m.pt", deep)
+    room = sys.getrecursionlimit() - len(inspect.stack()) - 150
+    for call in (lambda: interop.load(path), lambda: interop.save(path, deep)):
+        with pytest.raises(interop.CheckpointError, match=r"deep|recursion"):
+            from_deep_inside(call, room)
+    assert interop.load(path)
+
+
+class Made(Mapping):
+    """Each value is made when it is looked up."""
+
+    def __init__(self, depth):
+        self.depth = depth
+
+    def __getitem__(self, name):
+        return Made(name) if self.depth is None else jnp.full(1, float(self.depth))
+
+    def __iter__(self):
+        return iter(range(50) if self.depth is None else "a")
+
+    def __len__(self):
+        return len(list(iter(self)))
+
+
+def test_containers_that_are_made_when_looked_up(tmp_path):
+    path = interop.save(tmp_path / "m.pt", Made(None))
+    assert [value["a"] for value in interop.load(path).values()] == list(range(50))
+    path = interop.save(tmp_path / "m.safetensors", {"x": Made(None)})
+    assert [value[0] for value in interop.load(path).values()] == list(range(50))
 
 
 def test_containers_in_many_places(tmp_path):
