@@ -145,8 +145,9 @@ def path_medium(path: Path) -> Medium:
 
     Raises:
         CheckpointError: it cannot be opened, or is no regular file.
+        FileNotFoundError: it is not there.
     """
-    if not path.is_file():
+    if path.exists() and not path.is_file():
         raise CheckpointError(f"{path}: expected a file, got a folder or a device")
     return _opened(lambda: _OnDisk(path), str(path))
 
@@ -185,6 +186,8 @@ def label_of(file: Any) -> str:
 def _opened(make: Callable[[], Any], label: str) -> Any:
     try:
         return make()
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(
             f"{label}: cannot be read ({type(error).__name__}: {error}); expected a file that is "

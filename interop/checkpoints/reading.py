@@ -195,8 +195,8 @@ def open_source(place: Place, allowed: Allowed) -> Source:
     for _ in range(_ATTEMPTS - 1):
         try:
             return _open_path(Path(place), allowed)
-        except SetChanged:
-            # What is there now, be it a set or a single file.
+        except (SetChanged, FileNotFoundError):
+            # A save may have put a set in the place of a single file, or the other way round.
             continue
     return _open_path(Path(place), allowed)
 

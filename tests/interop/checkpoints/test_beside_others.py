@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import interop
-from interop.checkpoints import index, writing
+from interop.checkpoints import index, reading, writing
 from interop.checkpoints.atomic import Staging
 from tests.interop.checkpoints.trees import small
 
@@ -82,6 +82,24 @@ def test_a_set_that_a_single_file_replaces_meanwhile(tmp_path, monkeypatch, name
     before_each_shard(monkeypatch, lambda: save(tmp_path / name, 1, None))
     assert values(interop.load(tmp_path / name)) == {1.0}
     assert files(tmp_path) == [name]
+
+
+@names
+def test_a_single_file_that_a_set_replaces_meanwhile(tmp_path, monkeypatch, name):
+    target = tmp_path / {"m.bin": "pytorch_model.bin"}.get(name, "model.safetensors")
+    for place in (target, tmp_path):
+        save(target, 0, None)
+        later = iter([1])
+        opened = reading.open_file
+
+        def open_file(*args, opened=opened, later=later):
+            for value in later:
+                save(target, value)
+            return opened(*args)
+
+        monkeypatch.setattr(reading, "open_file", open_file)
+        assert values(interop.load(place)) == {1.0}
+        monkeypatch.undo()
 
 
 def test_others_that_write_a_set_anew_under_the_same_names(tmp_path, monkeypatch):
