@@ -28,6 +28,9 @@ DATA_DEPENDENT = (
 functional_inputs = torch.autograd.functional._grad_preprocess
 """What ``torch.autograd.functional`` makes of inputs: detached, if they require no gradient."""
 
+pack, unpack = torch._pack_padded_sequence, torch._pad_packed_sequence
+"""What ``torch.nn.utils.rnn`` packs and unpacks sequences with."""
+
 all_true = torch._is_all_true
 """Whether every entry of a tensor of bools is true, as a tensor: what distributions check with."""
 
@@ -58,9 +61,13 @@ __all__ = [
     "is_plain",
     "keep_unused",
     "outside_tracing",
+    "pack",
     "pytree",
     "sample_dirichlet",
+    "share_memory",
     "tables_of",
+    "unpack",
+    "version",
     "with_own_graph",
     "without_function_modes",
 ]
@@ -147,6 +154,17 @@ def _dispatch(kind: Any, *args: Any, **kwargs: Any) -> Any:
     original = _apply.__get__(None, kind)
     handlers = getattr(_handlers, "stack", None)
     return handlers[-1](kind, original, *args, **kwargs) if handlers else original(*args, **kwargs)
+
+
+def version(tensor: torch.Tensor) -> int:
+    """How often its memory was written into; aliases and views count together."""
+    return tensor._version
+
+
+def share_memory(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether they are views of one memory, which stand-ins need not have."""
+    dense = one.layout == other.layout == torch.strided
+    return dense and one.untyped_storage()._cdata == other.untyped_storage()._cdata
 
 
 def keep_unused(operation: OpOverload) -> None:

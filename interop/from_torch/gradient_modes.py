@@ -15,19 +15,15 @@ from interop._torch import (
     pytree,
 )
 from interop.errors import ConversionError
+from interop.from_torch.detached import Detached, is_in_place
 from interop.from_torch.sources import frames_in_export, own_frame
-from interop.from_torch.substitutes.common import with_gradient_of
 
-__all__ = ["GradientModes", "is_in_place"]
+__all__ = ["GradientModes"]
 
 _DETACHES = (torch.Tensor.detach, torch.detach)
 _STOPS = (torch.Tensor.detach_, torch.detach_)
 _FLAGS = (torch.Tensor.requires_grad_, flag_setter())
 _SET_DATA = data_setter()
-
-
-_OPERATORS = "add and floordiv lshift matmul mod mul or pow rshift sub truediv xor"
-_WRITES = {"__setitem__", *(f"__i{name}__" for name in _OPERATORS.split())}
 
 
 class GradientModes(TorchFunctionMode):
@@ -36,7 +32,7 @@ class GradientModes(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self._stopped: dict[int, weakref.ref[torch.Tensor]] = {}
-        self._bases: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._detached = Detached()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """What torch calls in place of every function."""
@@ -60,35 +56,18 @@ class GradientModes(TorchFunctionMode):
             return self._set_data(*args)
         if self._stopped:
             args, kwargs = pytree.tree_map_only(torch.Tensor, self._current, (args, kwargs))
-        in_place = bool(args) and is_in_place(func)
-        if in_place and id(args[0]) in self._bases:
-            return self._written(func, *args, **kwargs)
         if not torch.is_inference_mode_enabled():
-            out = func(*args, **kwargs)
-            if func in _DETACHES and out is not args[0]:
-                self._bases[id(out)] = (out, args[0])
+            out = self._detached.call(func, args, kwargs)
+            if func in _DETACHES:
+                self._detached.add(out, args[0])
             return out
-        if in_place:
+        if args and is_in_place(func):
             name = func.__name__
             raise ConversionError(
                 f"{name} changes a tensor in place under torch.inference_mode, past its gradient "
                 f"({own_frame()}). Compute a new tensor instead."
             )
         return pytree.tree_map_only(torch.Tensor, torch.Tensor.detach, func(*args, **kwargs))
-
-    def _written(self, func: Any, alias: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Into the memory that an alias shares, past the gradient of what it is an alias of."""
-        base = self._bases[id(alias)][1]
-        values = alias.clone()
-        func(values, *args, **kwargs)
-        if base.requires_grad and base.is_leaf:
-            with torch.no_grad():
-                base.copy_(values)
-        else:
-            # torch says of no input that it requires a gradient, but JAX may ask for one.
-            smooth = base.is_floating_point() or base.is_complex()
-            base.copy_(with_gradient_of(values, base) if smooth else values)
-        return alias
 
     def _set_data(self, tensor: torch.Tensor, value: torch.Tensor) -> None:
         """``tensor.data = value``, a write past its gradient."""
@@ -98,8 +77,8 @@ class GradientModes(TorchFunctionMode):
                 f"{list(value.shape)} ({own_frame()}): keep shape and dtype, or make a new tensor"
             )
         alias = tensor.detach()
-        self._bases[id(alias)] = (alias, tensor)
-        self._written(torch.Tensor.copy_, alias, value.detach())
+        self._detached.add(alias, tensor)
+        self._detached.call(torch.Tensor.copy_, (alias, value.detach()), {})
 
     def _is_stopped(self, tensor: torch.Tensor, requires_grad: bool = True) -> bool:
         """Noted, and not done: the tensor may be the user's own."""
@@ -117,9 +96,3 @@ def _is_of_functional() -> bool:
     """Whether ``torch.autograd.functional`` detaches what it differentiates by."""
     codes = (frame.f_code for frame in frames_in_export())
     return functional_inputs.__code__ in codes
-
-
-def is_in_place(func: Any) -> bool:
-    """Whether a function of torch writes into its first argument."""
-    name = getattr(func, "__name__", "")
-    return name in _WRITES if name.startswith("__") else name.endswith("_")

@@ -12,7 +12,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from interop._torch import METADATA, HigherOrderOperator, is_plain, outside_tracing, pytree
-from interop.from_torch.gradient_modes import is_in_place
+from interop.from_torch.detached import is_in_place
 
 __all__ = ["Known"]
 

@@ -258,3 +258,29 @@ def test_functionals_detach_what_requires_no_gradient() -> None:
     assert detached.requires_grad
     (kept,) = _torch.functional_inputs((x.requires_grad_(),), True, True)
     assert kept.grad_fn is not None
+
+
+def test_writes_are_counted_and_memory_is_compared() -> None:
+    x = torch.ones(3)
+    alias, part, other = x.detach(), x[:2], x.clone()
+    before = _torch.version(x)
+    part.zero_()
+    assert _torch.version(x) == _torch.version(alias) == before + 1
+    assert _torch.share_memory(x, alias)
+    assert _torch.share_memory(part, alias)
+    assert not _torch.share_memory(x, other)
+
+
+def test_sequences_are_packed_and_unpacked() -> None:
+    seen = []
+
+    class Mode(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            seen.append(func)
+            return func(*args, **(kwargs or {}))
+
+    with Mode():
+        packed = torch.nn.utils.rnn.pack_padded_sequence(torch.ones(3, 2, 1), [3, 1])
+        torch.nn.utils.rnn.pad_packed_sequence(packed)
+    assert _torch.pack in seen
+    assert _torch.unpack in seen

@@ -16,6 +16,7 @@ from interop.from_torch.substitutes import (
     losses,
     masks,
     normalization,
+    packed,
     transformers,
 )
 
@@ -30,10 +31,11 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     **losses.FUNCTIONS,
     **masks.FUNCTIONS,
     **normalization.FUNCTIONS,
+    **packed.FUNCTIONS,
 }
 """For a function of torch, what is called in its place."""
 
-MODULES = (*normalization.MODULES, *transformers.MODULES)
+MODULES = (*normalization.MODULES, *packed.MODULES, *transformers.MODULES)
 """Which modules, and what makes the forward that is called in place of theirs."""
 
 
