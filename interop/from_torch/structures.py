@@ -340,7 +340,7 @@ def _of_kind(node: _Node, children: list[Any]) -> Any:
             store.__setitem__(value, name, child)
         return value
     if issubclass(kind, tuple):
-        return kind(*children) if node.names is not None else kind(children)
+        return tuple.__new__(kind, children)  # whatever its own __new__ asks of tensors
     if issubclass(kind, Mapping):
         return kind(dict(zip(node.names or (), children, strict=True)))
     value = _empty(kind)
@@ -367,7 +367,7 @@ def _pytree(node: Any, leaves: Sequence[Any], outputs: bool) -> Any:
         return kind(children)
     if issubclass(kind, tuple):
         named = hasattr(kind, "_fields")
-        return kind(*children) if named else tuple(children)
+        return tuple.__new__(kind, children) if named else tuple(children)
     if kind in _PLAIN:
         return kind(zip(node.names or (), children, strict=True))
     if not outputs:
