@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -30,6 +31,9 @@ functional_inputs = torch.autograd.functional._grad_preprocess
 
 pack, unpack = torch._pack_padded_sequence, torch._pad_packed_sequence
 """What ``torch.nn.utils.rnn`` packs and unpacks sequences with."""
+
+rejection_sampler: Any = inspect.unwrap(torch.distributions.von_mises._rejection_sample)
+"""The loop that draws von Mises angles."""
 
 all_true = torch._is_all_true
 """Whether every entry of a tensor of bools is true, as a tensor: what distributions check with."""
@@ -63,6 +67,7 @@ __all__ = [
     "outside_tracing",
     "pack",
     "pytree",
+    "rejection_sampler",
     "sample_dirichlet",
     "share_memory",
     "tables_of",

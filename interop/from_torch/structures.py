@@ -340,7 +340,8 @@ def _of_kind(node: _Node, children: list[Any]) -> Any:
             store.__setitem__(value, name, child)
         return value
     if issubclass(kind, tuple):
-        return tuple.__new__(kind, children)  # whatever its own __new__ asks of tensors
+        # Past its own __new__, which may ask things of tensors; a result of torch has but that.
+        return tuple.__new__(kind, children) if node.names is not None else kind(children)
     if issubclass(kind, Mapping):
         return kind(dict(zip(node.names or (), children, strict=True)))
     value = _empty(kind)

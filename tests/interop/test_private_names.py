@@ -1,5 +1,6 @@
 """What interop takes from torch's private names does what it is used for."""
 
+import sys
 import threading
 import warnings
 
@@ -284,3 +285,16 @@ def test_sequences_are_packed_and_unpacked() -> None:
         torch.nn.utils.rnn.pad_packed_sequence(packed)
     assert _torch.pack in seen
     assert _torch.unpack in seen
+
+
+def test_von_mises_angles_are_drawn_by_the_sampler() -> None:
+    seen = set()
+
+    class Mode(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            seen.add(sys._getframe(1).f_code)
+            return func(*args, **(kwargs or {}))
+
+    with Mode():
+        torch.distributions.VonMises(torch.zeros(2), torch.ones(2)).sample()
+    assert _torch.rejection_sampler.__code__ in seen

@@ -53,6 +53,10 @@ def substitutes(module: torch.nn.Module) -> Iterator[None]:
 class _Functions(TorchFunctionMode):
     """Calls of torch's functions go to their substitutes, where they have one."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._functions = FUNCTIONS | distributions.Questions().functions()
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """What torch calls in place of every function."""
-        return FUNCTIONS.get(func, func)(*args, **(kwargs or {}))
+        return self._functions.get(func, func)(*args, **(kwargs or {}))

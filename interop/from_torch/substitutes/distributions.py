@@ -1,64 +1,85 @@
 """torch.distributions: what it asks of values that are not there yet, and how it makes tensors."""
 
 from collections.abc import Callable
-from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
+from torch.distributions import Distribution, Wishart, constraints
 
-from interop._torch import all_true
+from interop._torch import all_true, rejection_sampler
 from interop.from_torch.sources import frames_in_export
-
-_HOME = Path(torch.distributions.__file__).parent
-_CHECKS = str(_HOME / "distribution.py")
-_ANSWERS = {str(_HOME / "constraints.py"): True, str(_HOME / "wishart.py"): False}
-_VON_MISES = str(_HOME / "von_mises.py")
 
 _TRIES = 40
 """Of a von Mises draw, of which at least 0.65 are accepted."""
 
 
+def _codes(*owners: Any) -> frozenset[CodeType]:
+    """Of the functions that classes define."""
+    members = [f for owner in owners for f in vars(owner).values()]
+    return frozenset(f.__code__ for f in members if isinstance(f, FunctionType))
+
+
+_CHECKS = _codes(Distribution)
+_CONSTRAINTS = _codes(*(c for c in vars(constraints).values() if isinstance(c, type)))
+_WISHART = _codes(Wishart)
+_SAMPLER = rejection_sampler.__code__
+
+
+class Questions:
+    """Answers what distributions ask while one module is exported."""
+
+    def __init__(self) -> None:
+        self._tries: dict[int, int] = {}  # of the samplers that run now, by their frames
+
+    def functions(self) -> dict[Any, Callable[..., Any]]:
+        """What is called in place of functions of torch."""
+        return {
+            all_true: self._is_all_true,
+            torch.Tensor.__bool__: self._truth,
+            torch.Tensor.any: self._any,
+            torch.Tensor.all: self._all,
+        }
+
+    def _is_all_true(self, x: torch.Tensor) -> Any:
+        """What a distribution checks of its parameters and values holds: JAX could not raise."""
+        return True if _asking() in _CHECKS else all_true(x)
+
+    def _truth(self, x: torch.Tensor) -> bool:
+        """Matrices are as a constraint wants them, and no Wishart draw is singular."""
+        asking = _asking()
+        if asking in _CONSTRAINTS or asking in _WISHART:
+            return asking in _CONSTRAINTS
+        return torch.Tensor.__bool__(x)
+
+    def _any(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Of the draws that a rejection sampler accepts, some."""
+        return True if _asking() is _SAMPLER else torch.Tensor.any(x, *args, **kwargs)
+
+    def _all(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """A rejection sampler ends after so many tries that all are accepted."""
+        frame = _caller()
+        if frame is None or frame.f_code is not _SAMPLER:
+            return torch.Tensor.all(x, *args, **kwargs)
+        tries = self._tries.get(id(frame), 0) + 1
+        self._tries[id(frame)] = tries
+        return tries > _TRIES and bool(self._tries.pop(id(frame)))
+
+
 def _caller() -> Any:
     """The frame that called the function which is replaced."""
     for frame in frames_in_export():
-        if frame.f_code.co_name != "__torch_function__" and frame.f_code.co_filename != __file__:
+        if frame.f_code not in _OWN and frame.f_code.co_name != "__torch_function__":
             return frame
     return None
 
 
-def _caller_file() -> str | None:
+def _asking() -> CodeType | None:
     frame = _caller()
-    return None if frame is None else frame.f_code.co_filename
+    return None if frame is None else frame.f_code
 
 
-def is_all_true(x: torch.Tensor) -> Any:
-    """What a distribution checks of its parameters and values holds: JAX could not raise."""
-    return True if _caller_file() == _CHECKS else all_true(x)
-
-
-def truth(x: torch.Tensor) -> bool:
-    """Matrices are as a constraint wants them, and no Wishart draw is singular."""
-    file = _caller_file()
-    return _ANSWERS[file] if file in _ANSWERS else torch.Tensor.__bool__(x)
-
-
-def any_of(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-    """Of the draws that a rejection sampler accepts, some."""
-    return True if _caller_file() == _VON_MISES else torch.Tensor.any(x, *args, **kwargs)
-
-
-def all_of(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-    """A rejection sampler ends after so many tries that all are accepted."""
-    frame = _caller()
-    if frame is None or frame.f_code.co_filename != _VON_MISES:
-        return torch.Tensor.all(x, *args, **kwargs)
-    tries = _tries.get(id(frame), 0) + 1
-    _tries[id(frame)] = tries
-    return tries > _TRIES and bool(_tries.pop(id(frame)))
-
-
-_tries: dict[int, int] = {}
-"""Of the samplers that run now, by their frames."""
+_OWN = {*_codes(Questions), _asking.__code__, _caller.__code__}
 
 
 def new(x: torch.Tensor, *size: Any, **kwargs: Any) -> torch.Tensor:
@@ -68,10 +89,4 @@ def new(x: torch.Tensor, *size: Any, **kwargs: Any) -> torch.Tensor:
     return x.new(*size, **kwargs)
 
 
-FUNCTIONS: dict[Any, Callable[..., Any]] = {
-    all_true: is_all_true,
-    torch.Tensor.__bool__: truth,
-    torch.Tensor.any: any_of,
-    torch.Tensor.all: all_of,
-    torch.Tensor.new: new,
-}
+FUNCTIONS: dict[Any, Callable[..., Any]] = {torch.Tensor.new: new}
