@@ -235,7 +235,7 @@ def good_files(folder):
     interop.save(folder / "one" / "model.safetensors", state, max_shard_bytes=50)
     files = [*folder.glob("*.*"), *(folder / "one").glob("*.*")]
     # Each save has shards of other names; these are the same for the same seed.
-    tag = re.compile(rb"-[0-9a-f]{16}(?=\.safetensors)")
+    tag = re.compile(rb"-[0-9a-f]{16}(?=-)")
     return {
         tag.sub(b"", file.name.encode()).decode(): tag.sub(b"", file.read_bytes()) for file in files
     }

@@ -28,7 +28,7 @@ def write_set(
     generation = secrets.token_hex(8)
     total = len(shards)
     files = [
-        f"{path.stem}-{i:05}-of-{total:05}-{generation}{path.suffix}" for i in range(1, total + 1)
+        f"{path.stem}-{generation}-{i:05}-of-{total:05}{path.suffix}" for i in range(1, total + 1)
     ]
     size = sum(_size(t) for shard in shards for t in {id(t): t for t in shard.values()}.values())
     content = {
@@ -64,7 +64,7 @@ def index_of(path: Path) -> Path:
 
 def shards_of(path: Path) -> set[str] | None:
     """The shards of the set of this name if :func:`write_set` wrote it, else None."""
-    own = re.compile(_name_of_a_shard(path, "(-[0-9a-f]{8}|-[0-9a-f]{16})?"))
+    own = re.compile(_name_of_a_shard(path, "(-[0-9a-f]{16})?", "(-[0-9a-f]{8})?"))
     try:
         content = json.loads(index_of(path).read_text(encoding="utf-8"))
         if content["metadata"]["saved_by"] != _SIGNATURE:
@@ -107,8 +107,10 @@ def _remove_shards(path: Path, stale: set[str], foreign: set[str]) -> None:
     _remove(path, stale.union(found).difference(listed))
 
 
-def _name_of_a_shard(path: Path, generation: str) -> str:
-    return rf"{re.escape(path.stem)}-\d{{5}}-of-\d{{5}}{generation}{re.escape(path.suffix)}"
+def _name_of_a_shard(path: Path, generation: str, older: str = "") -> str:
+    # The count at the end is how other tools tell shards.
+    stem, suffix = re.escape(path.stem), re.escape(path.suffix)
+    return rf"{stem}{generation}-\d{{5}}-of-\d{{5}}{older}{suffix}"
 
 
 def _remove(path: Path, files: set[str]) -> None:

@@ -166,7 +166,7 @@ def test_what_killed_writers_leave_goes_with_the_next_save(tmp_path, name):
     killed(target, ["x", "y"])
     killed(tmp_path / name, [])
     # One that died after its shards had their names and before its index had.
-    orphan = f"m-00001-of-00001-{'0' * 16}.{name.split('.')[1]}"
+    orphan = f"m-{'0' * 16}-00001-of-00001.{name.split('.')[1]}"
     (tmp_path / orphan).write_bytes(b"x")
     assert len(files(tmp_path)) == 9
     save(tmp_path / name, 1)

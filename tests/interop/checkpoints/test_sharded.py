@@ -70,6 +70,19 @@ def test_saving_again_leaves_nothing_stale(tmp_path, name):
         assert len(list(tmp_path.iterdir())) == count
 
 
+def test_the_names_of_older_versions_are_known(folder):
+    places = {}
+    for number in (1, 2):
+        older = f"model-{number:05}-of-00002{'-01234567' if number == 2 else ''}.safetensors"
+        places[shard(folder, number)] = older
+        (folder / shard(folder, number)).rename(folder / older)
+    index = edit(folder, lambda names: names.update({n: places[f] for n, f in names.items()}))
+    interop.certify(small(), interop.load(index))
+    interop.save(folder / "model.safetensors", small(), max_shard_bytes=10)
+    assert len(list(folder.iterdir())) == 3
+    interop.certify(small(), interop.load(index))
+
+
 def test_a_set_of_others_is_not_removed(folder):
     path = folder / "model.safetensors.index.json"
     content = json.loads(path.read_text())
