@@ -3,6 +3,7 @@
 import contextlib
 import operator
 import re
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
@@ -24,6 +25,10 @@ from interop.from_torch.lowering import Exported, Function, State, Types, lower
 from interop.from_torch.no_grad import keep_no_grad
 from interop.from_torch.quiet import quiet
 from interop.from_torch.sources import NOWHERE, own_frame
+
+
+one_at_a_time = threading.RLock()
+"""Held while a module is exported: torch keeps the modes of its tracing for the whole process."""
 
 
 def export(
@@ -98,9 +103,10 @@ def _function(
 @contextlib.contextmanager
 def _exporting() -> Iterator[list[Call]]:
     """No warnings of torch.export's own, none of the caller's modes, and functions recorded."""
-    with warnings.catch_warnings(), quiet(), _as_from_the_start(), calls_recorded() as calls:
+    with warnings.catch_warnings(), quiet(), _as_from_the_start():
         warnings.simplefilter("ignore")
-        yield calls
+        with calls_recorded() as calls:
+            yield calls
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from interop.errors import ConversionError
 from interop.from_torch.aliases import Aliases
 from interop.from_torch.calls import Flat
 from interop.from_torch.copies import structure_of
-from interop.from_torch.export import export, from_exported
+from interop.from_torch.export import export, from_exported, one_at_a_time
 from interop.from_torch.gradient_modes import GradientModes
 from interop.from_torch.known import Known
 from interop.from_torch.lowering import Exported, Types, numbered
@@ -77,8 +77,9 @@ class Snapshot:
                 exported = export(module, tuple(examples), rules, types, self.tensors(), call)
             return call.described(exported), before, after, fresh
 
-        exported, before, after, fresh = once({})
-        refuse_memory(before, after, exported, fresh, lambda attributes: once(attributes)[0])
+        with one_at_a_time:
+            exported, before, after, fresh = once({})
+            refuse_memory(before, after, exported, fresh, lambda attributes: once(attributes)[0])
         return exported
 
     def _copy(self, training: bool) -> torch.nn.Module:
@@ -119,7 +120,8 @@ class ProgramSnapshot:
         types: Types,
     ) -> Exported:
         """The program itself, if it was exported for inputs like these."""
-        exported = from_exported(with_own_graph(self._program), rules, types, self.tensors())
+        with one_at_a_time:
+            exported = from_exported(with_own_graph(self._program), rules, types, self.tensors())
         leaves, spec = pytree.tree_flatten(structure.build(examples))
         _refuse_other_inputs(self._program, leaves, spec)
         places = {id(x): i for i, x in enumerate(examples)}
