@@ -26,7 +26,6 @@ from interop.from_torch.no_grad import keep_no_grad
 from interop.from_torch.quiet import quiet
 from interop.from_torch.sources import NOWHERE, own_frame
 
-
 one_at_a_time = threading.RLock()
 """Held while a module is exported: torch keeps the modes of its tracing for the whole process."""
 
