@@ -2,21 +2,26 @@
 
 One process runs every side in turn; a step is forward, cross entropy, backward and an SGD update.
 The table gives medians and ratios of ours to theirs: below one, ours is faster. Conversion and
-compilation are timed apart. Usage:
+compilation are timed apart. Memory is what a fresh process grows by in two steps, at its peak (on
+Linux). The rows of whole networks need torchvision. Usage:
 
     python benchmarks/modules.py [--device cpu|gpu] [--repeats 15] [--output FILE] [--rows MLP,LSTM]
 """
 
 import argparse
 import contextlib
+import gc
 import os
 import platform
 import statistics
+import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +44,24 @@ CASES: dict[str, tuple[Callable[[], torch.nn.Module], int, tuple[int, ...]]] = {
     "LSTM of 2 layers of 128": (lambda: Recurrent(32, 128), 32, (64, 32)),
     "Transformer of 2 layers of 128": (lambda: Transformer(32, 128), 16, (64, 32)),
 }
+NETWORKS: dict[str, tuple[Callable[[], torch.nn.Module], int, tuple[int, ...]]] = {}
+with contextlib.suppress(ImportError):
+    from torchvision import models
+
+    NETWORKS = {
+        "MobileNetV3-Small": (lambda: models.mobilenet_v3_small(num_classes=10), 8, (3, 128, 128)),
+        "EfficientNet-B0": (lambda: models.efficientnet_b0(num_classes=10), 8, (3, 128, 128)),
+        "ConvNeXt-T": (lambda: models.convnext_tiny(num_classes=10), 4, (3, 128, 128)),
+        "ResNeXt-50": (lambda: models.resnext50_32x4d(num_classes=10), 4, (3, 128, 128)),
+    }
+CASES |= NETWORKS
 PAUSE = 0.05
 WHY = [
-    "Where torch is faster on CPU: XLA's convolutions (Eigen's) take about twice the time of "
-    "oneDNN's, in any layout and with any of its flags, and the ResNet has little else; inside a "
-    "loop over time XLA runs elementwise operations on one thread, which is what the LSTM pays.",
+    "Where torch is faster on CPU: XLA's dense convolutions (Eigen's) take longer than oneDNN's, "
+    "and inside a loop over time XLA runs elementwise operations on one thread, which is what the "
+    "LSTM pays. For 3x3 kernels sums of shifted products, im2col and Winograd's form took two to "
+    "eight times as long as channels last, which is what runs; for the LSTM, loops unrolled and "
+    "one tanh for all gates gained nothing, and took far longer to compile.",
     "",
 ]
 RATE = 0.01
@@ -119,30 +137,71 @@ def in_turn(sides: dict[str, Callable[[], None]], repeats: int) -> dict[str, flo
     return {name: statistics.median(t) for name, t in times.items()}
 
 
-def row(name: str, repeats: int, device: str, accelerator: Any) -> str:
-    make, batch, shape = CASES[name]
+def peak(name: str, side: str) -> float:
+    """Megabytes that a fresh process grows by in its first steps, at its highest."""
+    if not Path("/proc/self/statm").exists():
+        return nan
+    command = [sys.executable, __file__, "--peak", side, "--rows", name]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout.splitlines()[-1])
+
+
+def growth(step: Callable[[], None]) -> float:
+    """Megabytes that this process grows by in two steps, at its highest."""
+    sizes, done = [], threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            sizes.append(_resident())
+            time.sleep(5e-4)
+
+    gc.collect()
+    before = _resident()
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    step()
+    step()
+    done.set()
+    watcher.join()
+    return (max(sizes) - before) / 2**20
+
+
+def _resident() -> int:
+    """Bytes."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGESIZE")
+
+
+def data(name: str) -> tuple[np.ndarray, np.ndarray]:
+    _, batch, shape = CASES[name]
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((batch, *shape)).astype(np.float32)
-    y = rng.integers(0, 10, batch)
+    return rng.standard_normal((batch, *shape)).astype(np.float32), rng.integers(0, 10, batch)
+
+
+def row(name: str, repeats: int, device: str, accelerator: Any) -> str:
+    make, batch, _ = CASES[name]
+    x, y = data(name)
     torch.manual_seed(0)
     module = make()
     ours, converting, compiling = our_side(module, x, y, accelerator)
     sides = {"ours": ours, "eager": torch_side(make(), x, y, device, compiled=False)}
     torch_compiling = float("nan")
-    with contextlib.suppress(Exception):
-        step = torch_side(make(), x, y, device, compiled=True)
-        started = time.perf_counter()
-        step()
-        torch_compiling = time.perf_counter() - started
-        sides["compile"] = step
+    if name not in NETWORKS:  # those take minutes to compile
+        with contextlib.suppress(Exception):
+            step = torch_side(make(), x, y, device, compiled=True)
+            started = time.perf_counter()
+            step()
+            torch_compiling = time.perf_counter() - started
+            sides["compile"] = step
     times = in_turn(sides, repeats)
+    memory = {side: peak(name, side) for side in ("ours", "eager")} if device == "cpu" else {}
     eager, compiled = times["eager"], times.get("compile", float("nan"))
     ratio = times["ours"] / eager
     shown = f"{ratio:.2f}" if ratio <= 1 else f"**{ratio:.2f}**"
     return (
         f"| {name}, batch {batch} | {times['ours']:.2f} | {eager:.2f} | {compiled:.2f} | {shown} | "
         f"{times['ours'] / compiled:.2f} | {converting:.2f} | {compiling:.2f} | "
-        f"{torch_compiling:.1f} |"
+        f"{torch_compiling:.1f} | {memory.get('ours', nan):.0f} | {memory.get('eager', nan):.0f} |"
     )
 
 
@@ -152,8 +211,18 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--rows", default="")
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--peak", choices=["ours", "eager"], help="only the memory of one row")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
+    if options.peak:
+        x, y = data(options.rows)
+        module = CASES[options.rows][0]()
+        if options.peak == "ours":
+            step = our_side(module, x, y, jax.devices("cpu")[0])[0]
+        else:
+            step = torch_side(module, x, y, "cpu", compiled=False)
+        print(growth(step))
+        return
     device, said = options.device, options.device
     if device == "gpu" and not (jax.default_backend() == "gpu" and torch.cuda.is_available()):
         device, said = "cpu", "cpu, as no GPU was at hand"
@@ -173,8 +242,9 @@ def main() -> None:
         "faster.",
         "",
         "| module | ours, ms | torch eager, ms | torch.compile, ms | ours / eager | "
-        "ours / torch.compile | converting, s | compiling, s | torch.compile's first step, s |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "ours / torch.compile | converting, s | compiling, s | torch.compile's first step, s | "
+        "ours, peak MB | eager, peak MB |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
         *rows,
         "",
         *(WHY if device == "cpu" else []),
