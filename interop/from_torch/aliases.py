@@ -38,6 +38,9 @@ class Aliases(TorchFunctionMode):
                     self._places.setdefault(key, (part, name, tensor.requires_grad))
                     storage = tensor.untyped_storage().data_ptr()
                     self._storages.setdefault(storage, {})[name] = tensor
+        self._begun: dict[Any, torch.Tensor] = {}  # while forward runs, which may replace buffers
+        module.register_forward_pre_hook(lambda *_: self._begin())
+        module.register_forward_hook(lambda *_: self._begun.clear())
         pairs = zip(originals, module.modules(), strict=True)
         self._other_mode = {id(o): o for o, part in pairs if o.training != part.training}
 
@@ -58,6 +61,9 @@ class Aliases(TorchFunctionMode):
         args, kwargs = pytree.tree_map_only(torch.Tensor, current, (args, kwargs or {}))
         return func(*args, **kwargs)
 
+    def _begin(self) -> None:
+        self._begun = {key: getattr(part, n) for key, (part, n, _) in self._places.items()}
+
     def _current(self, tensor: torch.Tensor) -> torch.Tensor:
         key = memory(tensor) if is_plain(tensor) else None
         if key is None:
@@ -68,7 +74,7 @@ class Aliases(TorchFunctionMode):
                 _refuse_overlap(f"a tensor of {own_frame()}", tensor, other, state)
             return tensor
         part, name, requires_grad = place
-        value: torch.Tensor = getattr(part, name)
+        value = self._begun[key] if key in self._begun else getattr(part, name)
         return value.detach() if requires_grad and not tensor.requires_grad else value
 
     def _refuse_originals(self) -> None:

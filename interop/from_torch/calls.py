@@ -37,7 +37,6 @@ class Flat:
         before, was = flatten((args, kwargs), is_tensor)
         state = Replaced(module)
         results, self._outputs = flatten(module(*args, **kwargs), is_tensor)
-        state.write_back()
         after, now = flatten((args, kwargs), is_tensor)
         self._left = None
         given = {id(x): i for i, x in enumerate(tensors)}
@@ -47,7 +46,7 @@ class Flat:
             lost = any(id(x) not in returned for x in new)
             places = [_place(x, given, results) for x in after]
             self._left = Left(now, tuple(places), lost)
-        return tuple(results)
+        return tuple(state.write_back(results))
 
     def described(self, exported: Exported) -> Exported:
         """The program with the structures of its results."""

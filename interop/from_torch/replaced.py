@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from interop._torch import tables_of
+from interop._torch import share_memory, tables_of
 from interop.errors import ConversionError
 
 __all__ = ["Replaced"]
@@ -18,8 +18,11 @@ class Replaced:
         self._parts = dict(module.named_modules(remove_duplicate=False))
         self._parameters, self._buffers = _tables(self._parts)
 
-    def write_back(self) -> None:
+    def write_back(self, results: list[Any]) -> list[Any]:
         """At the end: what took the place of a buffer is written into it.
+
+        Returns:
+            The results, those that show what a buffer was as they are now.
 
         Raises:
             ConversionError: a parameter or a part was replaced, or a buffer by what does not fit.
@@ -43,6 +46,7 @@ class Replaced:
                 raise ConversionError(
                     f"forward replaces '{name}' but not '{written[id(old)][0]}', the same buffer"
                 )
+        writes: list[tuple[torch.Tensor, torch.Tensor]] = []
         for old in self._buffers.values():
             name, new = written.pop(id(old), ("", old))
             if new is old:
@@ -53,7 +57,18 @@ class Replaced:
                     f"forward replaces the buffer '{name}', {old.dtype} {list(old.shape)}, by "
                     f"{found}: keep its shape and dtype, or pass it and return it"
                 )
+            writes.append((old, new))
+        kept = [x.clone() if any(_show(x, old) for old, _ in writes) else x for x in results]
+        fresh = [
+            new.clone() if any(_show(new, old) for old, _ in writes) else new for _, new in writes
+        ]
+        for (old, _), new in zip(writes, fresh, strict=True):
             old.copy_(new)
+        return kept
+
+
+def _show(x: Any, old: torch.Tensor) -> bool:
+    return isinstance(x, torch.Tensor) and share_memory(x, old)
 
 
 def _tables(parts: dict[str, torch.nn.Module]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -115,7 +115,11 @@ def to_pytree(tree: Any, *, downcast: bool = False) -> Any:
 
 
 def flatten(tree: Any, is_leaf: Callable[[Any], bool]) -> tuple[list[Any], Structure]:
-    """The leaves of a tree, each object once, and the structure that holds them."""
+    """The leaves of a tree, and the structure that holds them.
+
+    A tensor that is held twice is one leaf, as a write into one is a write into both; arrays are
+    values, so each is a leaf of its own.
+    """
     walk = _Walk(is_leaf)
     root = walk.node(tree)
     return walk.leaves, Structure(root, len(walk.leaves))
@@ -250,9 +254,10 @@ class _Walk:
         return _Contained(structure, tuple(map(self._place, leaves)))
 
     def _place(self, leaf: Any) -> int:
-        if id(leaf) not in self._places:
-            self._places[id(leaf)] = len(self.leaves)
-            self.leaves.append(leaf)
+        if isinstance(leaf, torch.Tensor) and id(leaf) in self._places:
+            return self._places[id(leaf)]
+        self._places[id(leaf)] = len(self.leaves)
+        self.leaves.append(leaf)
         return self._places[id(leaf)]
 
 

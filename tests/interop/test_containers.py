@@ -238,3 +238,36 @@ def test_a_program_has_its_constants_in_it() -> None:
     np.testing.assert_array_equal(net({}, X, True), -X)
     with pytest.raises(interop.ConversionError, match="the constant True, got False"):
         net({}, X, False)
+
+
+def test_arrays_have_no_identity() -> None:
+    def forward(m: Any, cache: Any) -> Any:
+        cache["k"].add_(1)
+        return cache["v"] * 1, cache
+
+    net = interop.to_jax(Of(forward))
+    zeros = jnp.zeros(2)
+    for call in (net, jax.jit(net)):
+        found, cache = call({}, {"k": zeros, "v": zeros})
+        np.testing.assert_array_equal(found, [0.0, 0.0])
+        np.testing.assert_array_equal(cache["k"], [1.0, 1.0])
+    container = interop.to_pytree(Cache())
+    same = jax.tree.map(lambda x: zeros[0].astype(x.dtype), container)
+    for leaf in jax.tree.leaves(net({}, {"k": zeros, "v": zeros, "more": same})[1]["more"]):
+        assert leaf == 0
+
+
+def test_one_tensor_held_twice_stays_one() -> None:
+    shared = torch.zeros(2)
+
+    holder = Layer()
+    holder.keys = holder.length = shared
+    made = interop.to_pytree(holder)
+    assert len(jax.tree.leaves(made)) == 1
+
+    def through(m: Any, x: Any, layer: Any) -> Any:
+        layer.keys.add_(x)
+        return layer.length * 1, layer
+
+    found, _ = interop.to_jax(Of(through))({}, jnp.ones(2), made)
+    np.testing.assert_array_equal(found, [1.0, 1.0])

@@ -198,3 +198,52 @@ def test_an_activation_that_was_kept_is_no_obstacle(way: str) -> None:
     net = interop.to_jax(module)
     x = numbers(4, 3)
     np.testing.assert_allclose(net(net.params, array(x)), module(x).detach(), rtol=1e-5)
+
+
+def test_an_alias_keeps_what_the_buffer_was() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("b", torch.ones(3))
+            self.kept = [self.b]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.b = self.b * 2 + x
+            return self.kept[0] * 1
+
+    found, buffers = interop.to_jax(Both()).train({}, jnp.ones(3))
+    np.testing.assert_array_equal(found, [1.0, 1.0, 1.0])
+    np.testing.assert_array_equal(buffers["b"], [3.0, 3.0, 3.0])
+
+
+def returned(m: Any, x: Any) -> Any:
+    old, m.b = m.b, m.b * 2 + x
+    return old[:2], old
+
+
+def swapped(m: Any, x: Any) -> Any:
+    m.b, m.c = m.c, m.b
+    return m.b + x
+
+
+def flipped(m: Any, x: Any) -> Any:
+    m.b = m.b.view(3)
+    m.b.add_(x)
+    return m.b * 1
+
+
+@pytest.mark.parametrize("function", [returned, swapped, flipped])
+def test_what_a_buffer_was_is_what_it_was(function: Any) -> None:
+    module = Held(function, True)
+    module.register_buffer("c", torch.full((3,), 5.0))
+    net = interop.to_jax(module)
+    buffers, x = net.buffers, numbers(3)
+    for _ in range(3):
+        found, buffers = net.train({}, array(x), buffers=buffers)
+        expected = module(x)
+        expected = expected if isinstance(expected, tuple) else (expected,)
+        found = found if isinstance(found, tuple) else (found,)
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-6)
+        for key, tensor in module.named_buffers():
+            np.testing.assert_allclose(buffers[key], tensor, rtol=1e-6)
