@@ -16,6 +16,8 @@ except ModuleNotFoundError:  # Windows, where an open file cannot be removed any
 
 __all__ = ["Staging"]
 
+_INDEX = ".index.json"
+
 
 class Staging:
     """Files that are written beside their places, and put there together.
@@ -117,14 +119,14 @@ class Staging:
         return file
 
     def _remove_leftovers(self) -> None:
-        pattern = re.compile(
-            rf"\.{re.escape(self._target.name)}\.([0-9a-f]{{16}})(\.\d{{5}})?\.tmp"
-        )
+        # Of a set as of a single file: one of them may be in the place of the other.
+        name, index = re.escape(self._target.name.removesuffix(_INDEX)), re.escape(_INDEX)
+        pattern = re.compile(rf"\.{name}({index})?\.([0-9a-f]{{16}})(\.\d{{5}})?\.tmp")
         groups: dict[str, list[Path]] = {}
         for path in self._target.parent.iterdir():
             found = pattern.fullmatch(path.name)
             if found:
-                groups.setdefault(found[1], []).append(path)
+                groups.setdefault(found[2], []).append(path)
         for paths in groups.values():
             # The shortest name is the first file of its writer.
             _remove_if_dead(sorted(paths, key=lambda p: len(p.name)))
