@@ -168,7 +168,8 @@ def test_what_killed_writers_leave_goes_with_the_next_save(tmp_path, name):
     # One that died after its shards had their names and before its index had.
     orphan = f"m-{'0' * 16}-00001-of-00001.{name.split('.')[1]}"
     (tmp_path / orphan).write_bytes(b"x")
-    assert len(files(tmp_path)) == 9
+    # The second one removed what the first had left of its set.
+    assert len(files(tmp_path)) == 6
     save(tmp_path / name, 1)
     assert len(files(tmp_path)) == 5
     killed(target, ["z"])
