@@ -171,7 +171,7 @@ def test_what_killed_writers_leave_goes_with_the_next_save(tmp_path, name):
     # The second one removed what the first had left of its set.
     assert len(files(tmp_path)) == 6
     save(tmp_path / name, 1)
-    assert len(files(tmp_path)) == 5
+    assert len(files(tmp_path)) == 4
     killed(target, ["z"])
     save(tmp_path / name, 2, None)
     assert files(tmp_path) == [f".{name}.other.tmp", name]
