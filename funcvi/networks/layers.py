@@ -23,6 +23,7 @@ from funcvi.networks.linear import (
     are_disjoint,
     called,
     keeps_entries,
+    of_any_platform,
     summed,
 )
 from funcvi.networks.rows import Span, free_axes, leads, moved, shape_of
@@ -140,6 +141,9 @@ class _Survey:
             return [self._product(equation, operands, path)]
         if primitive in CALLS:
             return self.walk(called(equation).jaxpr, operands, path)
+        if (general := of_any_platform(equation)) is not None:
+            inner = params["branches"][general].jaxpr
+            return self.walk(inner, operands[1:], (*path, general))
         if primitive is lax.scan_p:
             return self._scan(equation, operands, path)
         if primitive is lax.while_p:

@@ -24,6 +24,7 @@ __all__ = [
     "are_disjoint",
     "called",
     "keeps_entries",
+    "of_any_platform",
     "summed",
 ]
 
@@ -75,6 +76,14 @@ def called(equation: core.JaxprEqn) -> core.ClosedJaxpr:
     name = "call_jaxpr" if equation.primitive is primitives.closed_call_p else "jaxpr"
     inner = equation.params[name]
     return inner if isinstance(inner, core.ClosedJaxpr) else core.ClosedJaxpr(inner, ())
+
+
+def of_any_platform(equation: core.JaxprEqn) -> int | None:
+    """The branch of a ``lax.platform_dependent`` that every platform can run; all mean the same."""
+    platforms = equation.params.get("branches_platforms")
+    if equation.primitive is not lax.cond_p or platforms is None or None not in platforms:
+        return None
+    return list(platforms).index(None)
 
 
 def keeps_entries(equation: core.JaxprEqn, places: Sequence[int]) -> bool:

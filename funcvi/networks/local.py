@@ -18,7 +18,7 @@ from jax.extend.core import primitives
 
 from funcvi._types import Key, Params
 from funcvi.networks.layers import Layer, Path, Rows, survey
-from funcvi.networks.linear import CALLS, JOINING, PRODUCTS, SLICING, called
+from funcvi.networks.linear import CALLS, JOINING, PRODUCTS, SLICING, called, of_any_platform
 from funcvi.networks.names import dotted, matching
 from funcvi.networks.rows import Span, free_axes, split
 from funcvi.sampling.noise import normal
@@ -216,6 +216,8 @@ class _Evaluation:
                 options = {name: params[name] for name in ("prevent_cse", "policy")}
                 run = jax.checkpoint(run, **options)
             return run(operands)
+        if (general := of_any_platform(equation)) is not None:
+            return self(params["branches"][general], operands[1:], (*path, general))
         if primitive is lax.cond_p:
             branches = [
                 partial(self, branch, path=(*path, i))
