@@ -53,7 +53,8 @@ def test_nothing_is_printed_beside_a_refusal(name: str, capfd: Any) -> None:
     with pytest.raises(interop.ConversionError) as raised:
         net({}, jnp.ones((4, 3)))
     out, err = capfd.readouterr()
-    assert out == err == ""
+    # XLA may print as it loads a program from the cache.
+    assert out == "" == "".join(x for x in err.splitlines() if "cpu_aot_loader.cc" not in x)
     assert len(str(raised.value)) < 1000
 
 
