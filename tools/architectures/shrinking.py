@@ -23,6 +23,7 @@ _RULES: tuple[tuple[str, Callable[[int], int]], ...] = (
     (r"head_dim|d_kv$|attention_key_size|head_width|kv_channels", lambda n: min(n, 16)),
     (r"experts_per_tok|top_?k|experts_per_token|moe_k", lambda n: min(n, 2)),
     (r"experts$", lambda n: min(n, 4)),
+    (r"kv_shared_layers", lambda n: 0),
     (r"n_group$|topk_group", lambda n: min(n, 1)),
     (r"rotary_dim", lambda n: min(n, 16)),
     (r"lora_rank|_rank$", lambda n: min(n, 16)),
@@ -58,10 +59,14 @@ def small(kind: Any, fixed: dict[str, int], ids: dict[str, int] | None = None) -
     defaults = {f.name: f.default for f in dataclasses.fields(kind)}
     for name in names:
         value = getattr(default, name, None)
-        if isinstance(value, _base()):
+        if name == "backbone_config" and type(value).__name__ in ("NoneType", "TimmBackboneConfig"):
+            given[name] = _backbone()
+        elif isinstance(value, _base()):
             given[name] = small(type(value), fixed, ids)
         elif name == "use_cache":
             given[name] = False
+        elif name == "prediction_length" and value is None:
+            given[name] = 4
         elif name in fixed:
             given[name] = fixed[name]
         elif defaults[name] is None and name.endswith("_types"):
@@ -76,6 +81,16 @@ def small(kind: Any, fixed: dict[str, int], ids: dict[str, int] | None = None) -
             if name in attribute and isinstance(getattr(config, attribute), float):
                 setattr(config, attribute, 0.0)
     return config
+
+
+def _backbone() -> Any:
+    """What detectors look at images with, where their own default is to be downloaded."""
+    from transformers import ResNetConfig
+
+    return ResNetConfig(
+        embedding_size=16, hidden_sizes=[16, 16, 32, 32], depths=[1, 1, 1, 1],
+        layer_type="basic", out_features=["stage2", "stage3", "stage4"],
+    )  # fmt: skip
 
 
 def _base() -> Any:
