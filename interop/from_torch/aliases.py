@@ -8,17 +8,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
 
-from interop._torch import METADATA, HigherOrderOperator, is_plain, pytree, tables_of
+from interop._torch import HigherOrderOperator, is_plain, pytree, tables_of
 from interop.errors import ConversionError
+from interop.from_torch.forward import ForwardMode
 from interop.from_torch.sources import frames_in_export, own_frame
 from interop.memory import memory, overlaps
 
 __all__ = ["Aliases", "state_of"]
 
 
-class Aliases(TorchFunctionMode):
+class Aliases(ForwardMode):
     """While torch.export runs: state met on another path is what the module's attribute holds.
 
     Args:
@@ -44,11 +44,8 @@ class Aliases(TorchFunctionMode):
         pairs = zip(originals, module.modules(), strict=True)
         self._other_mode = {id(o): o for o, part in pairs if o.training != part.training}
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """What torch calls in place of every function."""
-        # In a body of control flow its captures come here.
-        if func in METADATA or torch.compiler.is_dynamo_compiling():
-            return func(*args, **(kwargs or {}))
+    def call(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """In place of ``func(*args, **kwargs)``."""
         if self._other_mode:
             self._refuse_originals()
         current = self._current
@@ -58,7 +55,7 @@ class Aliases(TorchFunctionMode):
                 value = self._current(tensor)
                 return value if value is tensor else value.clone()
 
-        args, kwargs = pytree.tree_map_only(torch.Tensor, current, (args, kwargs or {}))
+        args, kwargs = pytree.tree_map_only(torch.Tensor, current, (args, kwargs))
         return func(*args, **kwargs)
 
     def _begin(self) -> None:

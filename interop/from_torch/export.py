@@ -20,6 +20,7 @@ from interop._torch import (
 )
 from interop.aten.registry import Rules
 from interop.errors import ConversionError, keeps
+from interop.from_torch.forward import forward_runs
 from interop.from_torch.functions import Call, calls_recorded, in_the_way_of_gradients
 from interop.from_torch.lowering import Exported, Function, State, Types, lower
 from interop.from_torch.no_grad import keep_no_grad
@@ -65,7 +66,8 @@ class _Root(torch.nn.Module):
 
     def forward(self, *inputs: Any) -> Any:
         try:
-            return self.call(self.module, *inputs)
+            with forward_runs():
+                return self.call(self.module, *inputs)
         except ConversionError:
             raise
         except Exception as error:

@@ -4,10 +4,8 @@ import weakref
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
 
 from interop._torch import (
-    METADATA,
     data_setter,
     flag_setter,
     functional_inputs,
@@ -16,6 +14,7 @@ from interop._torch import (
 )
 from interop.errors import ConversionError
 from interop.from_torch.detached import Detached, is_in_place
+from interop.from_torch.forward import ForwardMode
 from interop.from_torch.sources import frames_in_export, own_frame
 
 __all__ = ["GradientModes"]
@@ -26,7 +25,7 @@ _FLAGS = (torch.Tensor.requires_grad_, flag_setter())
 _SET_DATA = data_setter()
 
 
-class GradientModes(TorchFunctionMode):
+class GradientModes(ForwardMode):
     """``inference_mode``, ``requires_grad_(False)`` and ``detach_`` as ``detach``."""
 
     def __init__(self) -> None:
@@ -34,11 +33,8 @@ class GradientModes(TorchFunctionMode):
         self._stopped: dict[int, weakref.ref[torch.Tensor]] = {}
         self._detached = Detached()
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """What torch calls in place of every function."""
-        kwargs = kwargs or {}
-        if func in METADATA or torch.compiler.is_dynamo_compiling():
-            return func(*args, **kwargs)
+    def call(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """In place of ``func(*args, **kwargs)``."""
         if is_differentiating():
             raise ConversionError(
                 "torch.func differentiates in forward, of which torch.export loses the inputs "

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
 
-from interop._torch import METADATA, HigherOrderOperator, is_plain, outside_tracing, pytree
+from interop._torch import HigherOrderOperator, is_plain, outside_tracing, pytree
 from interop.from_torch.detached import is_in_place
+from interop.from_torch.forward import ForwardMode
 
 __all__ = ["Known"]
 
@@ -44,7 +44,7 @@ _BYTES = 1 << 20
 """What is held of one tensor at most."""
 
 
-class Known(TorchFunctionMode):
+class Known(ForwardMode):
     """Answers for values that no argument of forward, parameter or buffer has a part in."""
 
     def __init__(self) -> None:
@@ -52,11 +52,8 @@ class Known(TorchFunctionMode):
         self._values: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._shared: set[int] = set()  # memory of which there are views not known here
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """What torch calls in place of every function."""
-        kwargs = kwargs or {}
-        if func in METADATA or torch.compiler.is_dynamo_compiling():
-            return func(*args, **kwargs)
+    def call(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """In place of ``func(*args, **kwargs)``."""
         if isinstance(func, HigherOrderOperator):
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "")

@@ -4,32 +4,27 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-from torch.overrides import TorchFunctionMode
 
-from interop._torch import METADATA, pytree, tables_of
+from interop._torch import pytree, tables_of
 from interop.errors import ConversionError, keeps
+from interop.from_torch.forward import ForwardMode
 from interop.from_torch.lowering import Constant, Exported
 from interop.from_torch.program import walk
 
 __all__ = ["Attributes", "Fresh", "attributes_of", "refuse_memory"]
 
 
-class Fresh(TorchFunctionMode):
+class Fresh(ForwardMode):
     """Knows the tensors that forward makes of nothing that a call could change: masks, tables."""
 
     def __init__(self) -> None:
         super().__init__()
         self._tensors: dict[int, torch.Tensor] = {}
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """What torch calls in place of every function."""
-        kwargs = kwargs or {}
+    def call(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """In place of ``func(*args, **kwargs)``."""
         out = func(*args, **kwargs)
-        if func in METADATA:
-            return out
-        if not torch.compiler.is_dynamo_compiling() and all(
-            map(self.has, _tensors((args, kwargs)))
-        ):
+        if all(map(self.has, _tensors((args, kwargs)))):
             self._tensors.update((id(x), x) for x in _tensors(out))
         return out
 

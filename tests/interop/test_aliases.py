@@ -234,3 +234,23 @@ def test_a_stored_activation_is_no_obstacle() -> None:
     net = interop.to_jax(module)
     assert net(net.params, jnp.ones((5, 3))).shape == (5, 2)
     assert len(module.history) == 1
+
+
+def test_a_buffer_that_is_a_view_is_a_buffer() -> None:
+    class Places(nn.Module):
+        def __init__(self, keep: bool) -> None:
+            super().__init__()
+            base = torch.arange(6.0).reshape(2, 3)
+            self.register_buffer("places", base.unsqueeze(0)[:, :1])
+            self.kept = base if keep else torch.zeros(1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * self.places + self.kept.sum()
+
+    x = jnp.ones((1, 1, 3))
+    net = interop.to_jax(Places(keep=False))
+    np.testing.assert_array_equal(net({}, x), [[[0.0, 1.0, 2.0]]])
+    buffers = {"places": net.buffers["places"] + 1}
+    np.testing.assert_array_equal(net({}, x, buffers=buffers), [[[1.0, 2.0, 3.0]]])
+    with pytest.raises(interop.ConversionError, match="view into 'places'"):
+        interop.to_jax(Places(keep=True))({}, x)

@@ -106,7 +106,6 @@ def _inputs(module: Any) -> Iterator[dict[str, Any]]:
         floats(1, channels, 9, 32, 32),
         floats(1, channels, 64, 64),
         floats(1, channels, 256),
-        floats(1, number("embedding_dim", "hidden_size")),
     ]
     known: dict[str, list[Any]] = {
         "sample": images,

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
 
+from interop.from_torch.forward import ForwardMode
 from interop.from_torch.substitutes import (
     covariance,
     ctc,
@@ -50,13 +50,13 @@ def substitutes(module: torch.nn.Module) -> Iterator[None]:
         yield
 
 
-class _Functions(TorchFunctionMode):
+class _Functions(ForwardMode):
     """Calls of torch's functions go to their substitutes, where they have one."""
 
     def __init__(self) -> None:
         super().__init__()
         self._functions = FUNCTIONS | distributions.Questions().functions()
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """What torch calls in place of every function."""
-        return self._functions.get(func, func)(*args, **(kwargs or {}))
+    def call(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """In place of ``func(*args, **kwargs)``."""
+        return self._functions.get(func, func)(*args, **kwargs)

@@ -8,6 +8,7 @@ import torch
 from torch.distributions import Distribution, Wishart, constraints
 
 from interop._torch import all_true, rejection_sampler
+from interop.from_torch.forward import ForwardMode
 from interop.from_torch.sources import frames_in_export
 
 _TRIES = 40
@@ -69,7 +70,9 @@ class Questions:
 def _caller() -> Any:
     """The frame that called the function which is replaced."""
     for frame in frames_in_export():
-        if frame.f_code not in _OWN and frame.f_code.co_name != "__torch_function__":
+        of_mode = frame.f_code.co_name == "__torch_function__"
+        of_mode = of_mode or isinstance(frame.f_locals.get("self"), ForwardMode)
+        if frame.f_code not in _OWN and not of_mode:
             return frame
     return None
 
