@@ -109,7 +109,7 @@ def share_of(text: str) -> tuple[int, int]:
 def main() -> None:
     """Parse arguments, run what is not known, write the table."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("libraries", nargs="*", choices=LIBRARIES, default=[])
+    parser.add_argument("libraries", nargs="*", help=", ".join(LIBRARIES))
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--share", type=share_of, default=(0, 1))
     parser.add_argument("--training", action="store_true")
