@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 _ORDER = (
@@ -59,7 +60,8 @@ def _short(reason: str) -> str:
     words = [
         w.rpartition("site-packages/")[2] if "site-packages/" in w else w for w in reason.split()
     ]
-    return " ".join(words).replace("|", "\\|")[:220]
+    root = f"{Path(__file__).parents[2]}/"
+    return " ".join(words).replace(root, "").replace("|", "\\|")[:220]
 
 
 def _version(package: str) -> str:
