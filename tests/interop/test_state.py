@@ -247,3 +247,13 @@ def test_what_a_buffer_was_is_what_it_was(function: Any) -> None:
             np.testing.assert_allclose(one, other, rtol=1e-6)
         for key, tensor in module.named_buffers():
             np.testing.assert_allclose(buffers[key], tensor, rtol=1e-6)
+
+
+def test_a_part_in_two_places_is_not_replaced() -> None:
+    shared = nn.ReLU()
+    block = nn.Sequential(nn.Linear(3, 3), shared, nn.Linear(3, 3), shared)
+    module = nn.Sequential(nn.Sequential(block, nn.Identity()))
+    net = interop.to_jax(module)
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    have = net(net.params, jnp.asarray(x.numpy()))
+    np.testing.assert_allclose(have, module(x).detach().numpy(), rtol=1e-5, atol=1e-6)
