@@ -68,7 +68,7 @@ class Replaced:
 
 
 def _is_same(a: torch.nn.Module | None, b: torch.nn.Module | None) -> bool:
-    """While torch.export runs, each look at a part may give another stand-in with its attributes."""
+    """While torch.export runs, a look at a part may give another stand-in with its attributes."""
     return a is not None and b is not None and vars(a) is vars(b)
 
 
