@@ -14,7 +14,6 @@ from jax.extend import core
 
 from funcvi.loops import contains
 from funcvi.networks.linear import (
-    CALLS,
     CUSTOM,
     MOVING,
     PRODUCTS,
@@ -23,7 +22,6 @@ from funcvi.networks.linear import (
     are_disjoint,
     called,
     keeps_entries,
-    of_any_platform,
     summed,
 )
 from funcvi.networks.rows import Span, free_axes, leads, moved, shape_of
@@ -139,11 +137,8 @@ class _Survey:
         primitive, params = equation.primitive, equation.params
         if primitive in PRODUCTS:
             return [self._product(equation, operands, path)]
-        if primitive in CALLS:
-            return self.walk(called(equation).jaxpr, operands, path)
-        if (general := of_any_platform(equation)) is not None:
-            inner = params["branches"][general].jaxpr
-            return self.walk(inner, operands[1:], (*path, general))
+        if (run := called(equation)) is not None:
+            return self.walk(run.jaxpr, operands[len(operands) - len(run.jaxpr.invars) :], path)
         if primitive is lax.scan_p:
             return self._scan(equation, operands, path)
         if primitive is lax.while_p:

@@ -12,7 +12,6 @@ from jax.extend.core import primitives
 from funcvi.networks.rows import shape_of
 
 __all__ = [
-    "CALLS",
     "CUSTOM",
     "JOINING",
     "LINEAR",
@@ -24,7 +23,6 @@ __all__ = [
     "are_disjoint",
     "called",
     "keeps_entries",
-    "of_any_platform",
     "summed",
 ]
 
@@ -71,19 +69,20 @@ SUMS = (lax.reduce_sum_p, lax.cumsum_p, lax.reduce_window_sum_p, lax.fft_p)
 """With what is multiplied entry by entry before, a product."""
 
 
-def called(equation: core.JaxprEqn) -> core.ClosedJaxpr:
-    """The jaxpr that one of ``CALLS`` runs."""
+def called(equation: core.JaxprEqn) -> core.ClosedJaxpr | None:
+    """The jaxpr that it runs on its last operands, if that is all it does.
+
+    Of a ``lax.platform_dependent`` that of every platform: the others mean the same.
+    """
+    platforms = equation.params.get("branches_platforms") or ()
+    if equation.primitive is lax.cond_p and None in platforms:
+        general: core.ClosedJaxpr = equation.params["branches"][list(platforms).index(None)]
+        return general
+    if equation.primitive not in CALLS:
+        return None
     name = "call_jaxpr" if equation.primitive is primitives.closed_call_p else "jaxpr"
     inner = equation.params[name]
     return inner if isinstance(inner, core.ClosedJaxpr) else core.ClosedJaxpr(inner, ())
-
-
-def of_any_platform(equation: core.JaxprEqn) -> int | None:
-    """The branch of a ``lax.platform_dependent`` that every platform can run; all mean the same."""
-    platforms = equation.params.get("branches_platforms")
-    if equation.primitive is not lax.cond_p or platforms is None or None not in platforms:
-        return None
-    return list(platforms).index(None)
 
 
 def keeps_entries(equation: core.JaxprEqn, places: Sequence[int]) -> bool:

@@ -18,7 +18,7 @@ from jax.extend.core import primitives
 
 from funcvi._types import Key, Params
 from funcvi.networks.layers import Layer, Path, Rows, survey
-from funcvi.networks.linear import CALLS, JOINING, PRODUCTS, SLICING, called, of_any_platform
+from funcvi.networks.linear import JOINING, PRODUCTS, SLICING, called
 from funcvi.networks.names import dotted, matching
 from funcvi.networks.rows import Span, free_axes, split
 from funcvi.sampling.noise import normal
@@ -210,14 +210,12 @@ class _Evaluation:
         primitive, params = equation.primitive, equation.params
         if primitive in PRODUCTS:
             return [self._product(equation, operands, path)]
-        if primitive in CALLS:
-            run: Callable[[_Values], _Values] = partial(self, called(equation), path=path)
+        if (inner := called(equation)) is not None:
+            run: Callable[[_Values], _Values] = partial(self, inner, path=path)
             if primitive is primitives.remat_p:
                 options = {name: params[name] for name in ("prevent_cse", "policy")}
                 run = jax.checkpoint(run, **options)
-            return run(operands)
-        if (general := of_any_platform(equation)) is not None:
-            return self(params["branches"][general], operands[1:], (*path, general))
+            return run(operands[len(operands) - len(inner.jaxpr.invars) :])
         if primitive is lax.cond_p:
             branches = [
                 partial(self, branch, path=(*path, i))
