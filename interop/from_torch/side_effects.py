@@ -11,7 +11,7 @@ from interop.from_torch.forward import ForwardMode
 from interop.from_torch.lowering import Constant, Exported
 from interop.from_torch.program import walk
 
-__all__ = ["Attributes", "Fresh", "attributes_of", "refuse_memory"]
+__all__ = ["Attributes", "Fresh", "attributes_of", "do_the_same", "refuse_memory"]
 
 
 class Fresh(ForwardMode):
@@ -83,13 +83,13 @@ def refuse_memory(
             changed[at] = pytree.tree_map_only(torch.Tensor, _zeros, value)
     names = {".".join(filter(None, at)) for at in changed}
     constants = {p.name for p in exported.inputs if isinstance(p, Constant)}
-    if not names & constants and (not names or _same(exported, again(changed))):
+    if not names & constants and (not names or do_the_same(exported, again(changed))):
         return
     listed = ", ".join(f"'{name}'" for name in sorted(names & constants or names))
     raise ConversionError(keeps(listed))
 
 
-def _same(one: Exported, other: Exported) -> bool:
+def do_the_same(one: Exported, other: Exported) -> bool:
     """Whether two programs do the same with their inputs."""
     return _operations(one) == _operations(other)
 

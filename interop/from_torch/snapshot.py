@@ -14,6 +14,7 @@ from interop.errors import ConversionError
 from interop.from_torch.aliases import Aliases
 from interop.from_torch.calls import Flat
 from interop.from_torch.copies import structure_of
+from interop.from_torch.elsewhere import Elsewhere
 from interop.from_torch.export import export, from_exported, one_at_a_time
 from interop.from_torch.gradient_modes import GradientModes
 from interop.from_torch.known import Known
@@ -78,8 +79,13 @@ class Snapshot:
             return call.described(exported), before, after, fresh
 
         with one_at_a_time:
-            exported, before, after, fresh = once({})
-            refuse_memory(before, after, exported, fresh, lambda attributes: once(attributes)[0])
+            elsewhere = Elsewhere(self._module)
+            try:
+                exported, before, after, fresh = once({})
+                refuse_memory(before, after, exported, fresh, lambda changed: once(changed)[0])
+                elsewhere.refuse_memory(exported, fresh, lambda: once({})[0])
+            finally:
+                elsewhere.put_back()
         return exported
 
     def _copy(self, training: bool) -> torch.nn.Module:
