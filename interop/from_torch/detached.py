@@ -14,8 +14,9 @@ __all__ = ["Detached", "is_in_place"]
 
 _OPERATORS = "add and floordiv lshift matmul mod mul or pow rshift sub truediv xor"
 _WRITES = {"__setitem__", *(f"__i{name}__" for name in _OPERATORS.split())}
-_STATISTICS = {"batch_norm", "instance_norm"}
-"""Functions that write running statistics, of which torch's versions say nothing."""
+_STATISTICS = {"batch_norm": ("training", False), "instance_norm": ("use_input_stats", True)}
+"""Functions that write running statistics, of which torch's versions say nothing, and their sixth
+argument, which says whether they do, by name and default."""
 
 
 class Detached:
@@ -49,7 +50,7 @@ class Detached:
                 self._bases[id(x)] = (x, self._base(shared[0]))
         for i, base in bases.items():
             was, gradient = before[i]
-            silent = is_in_place(func) or getattr(func, "__name__", "") in _STATISTICS
+            silent = is_in_place(func) or _writes_statistics(func, args, kwargs)
             if _is_smooth(base) and (silent or version(base) != was):
                 self._give_back(base, gradient, func, given, (args, kwargs))
         return out
@@ -84,6 +85,11 @@ def is_in_place(func: Any) -> bool:
     """Whether a function of torch writes into its first argument."""
     name = getattr(func, "__name__", "")
     return name in _WRITES if name.startswith("__") else name.endswith("_")
+
+
+def _writes_statistics(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    name, default = _STATISTICS.get(getattr(func, "__name__", ""), ("", False))
+    return bool(args[5] if name and len(args) > 5 else kwargs.get(name, default))
 
 
 def _tensors(tree: Any) -> Iterator[torch.Tensor]:

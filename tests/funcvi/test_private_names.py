@@ -48,7 +48,7 @@ def test_batches_of_factors_are_known() -> None:
         affine = transforms.LowerCholeskyAffine(jnp.zeros(2), factors)
         assert affine(jnp.ones((3, 2))).shape == (3, 2)
     else:
-        with pytest.raises(ValueError, match="ndim"):
+        with pytest.raises(ValueError, match="2-dimensional"):
             transforms.LowerCholeskyAffine(jnp.zeros(2), factors)
 
 
