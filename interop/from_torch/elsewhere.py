@@ -93,7 +93,7 @@ def _methods(part: torch.nn.Module) -> Iterator[FunctionType]:
 
 
 def _is_of_torch(function: FunctionType) -> bool:
-    return function.__module__.split(".")[0] == "torch"
+    return (function.__module__ or "").split(".")[0] == "torch"  # none: made by exec
 
 
 def _places(function: FunctionType) -> Iterator[Place]:

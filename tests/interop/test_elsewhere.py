@@ -112,3 +112,14 @@ def test_constants_and_counters_that_change_nothing_are_allowed() -> None:
     assert torch.equal(Table()(x), torch.arange(3).cos())  # no stand-in is left for torch
     TABLES.clear()
     CALLS["count"] = 0
+
+
+def test_code_without_a_module_is_looked_at_too() -> None:
+    table: dict[str, Any] = {"torch": torch, "seen": []}
+    exec("def forward(x):\n    seen.append(x)\n    return sum(seen)", table)
+    module = torch.nn.Module()
+    module.forward = table["forward"]
+    module.forward.__module__ = None
+    with pytest.raises(interop.ConversionError, match="the global 'seen'"):
+        interop.to_jax(module)({}, jnp.ones(3))
+    assert table["seen"] == []
