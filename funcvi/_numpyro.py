@@ -2,10 +2,12 @@
 
 import copy
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import jax
 import numpyro.distributions as dist
 from jax import Array
+from numpyro.contrib.control_flow.scan import scan_wrapper
 from numpyro.distributions import transforms as nt
 from numpyro.distributions.discrete import ZeroInflatedLogits, ZeroInflatedProbs
 from numpyro.distributions.mixtures import _MixtureBase as Mixture
@@ -15,12 +17,15 @@ __all__ = [
     "GATED",
     "INITIAL_VALUE",
     "MASK",
+    "SCAN_INDEX",
     "SUPPORT",
     "InverseTransform",
     "Mixture",
     "first_stored",
     "mask_of",
     "named",
+    "runs_backwards",
+    "scan_length",
     "unvalidated",
 ]
 
@@ -28,6 +33,9 @@ D = TypeVar("D", bound=dist.Distribution)
 
 #: Attributes that keep a constructor's argument under another name.
 MASK, SUPPORT, INITIAL_VALUE = "_mask", "_support", "_initial_value"
+
+#: Under which name a site in a scan's body carries its step, in ``infer``.
+SCAN_INDEX = "_scan_current_index"
 
 #: What ``transform.inv`` is; its own ``inv`` is the transform again.
 InverseTransform = nt._InverseTransform
@@ -47,6 +55,19 @@ GATED: tuple[type[dist.Distribution], ...] = (
     ZeroInflatedLogits,
     *named("HurdleProbs", "HurdleLogits"),
 )
+
+
+def runs_backwards(message: dict[str, Any]) -> bool:
+    """Whether a message of control flow is of a scan from the last to the first."""
+    return message["fn"] is scan_wrapper and bool(message["args"][4])
+
+
+def scan_length(message: dict[str, Any]) -> int | None:
+    """The number of steps of a message of control flow, if it is of a scan."""
+    if message["fn"] is not scan_wrapper:
+        return None
+    _, _, xs, length, _ = message["args"]
+    return length if length is not None else len(jax.tree.leaves(xs)[0])
 
 
 def first_stored(instance: object, names: Iterable[str]) -> str | None:

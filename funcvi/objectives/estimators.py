@@ -6,8 +6,8 @@ is traced, so that an objective chooses alike eagerly and under jit.
 
 import numpyro.distributions as dist
 
+from funcvi.masks import masked
 from funcvi.objectives.enumeration import finite_support, mixture_parts
-from funcvi.objectives.masks import masked
 from funcvi.sampling.gradients import pathwise_obstacle, score_obstacle
 
 __all__ = ["check_arguments", "choose", "obstacle"]

@@ -6,8 +6,8 @@ from typing import Any
 from jax import Array
 
 from funcvi._types import Joint, Key
+from funcvi.masks import without_masks
 from funcvi.objectives.draws import average, draws
-from funcvi.objectives.masks import without_masks
 from funcvi.sampling.gradients import jump_obstacle
 
 __all__ = ["expectation"]

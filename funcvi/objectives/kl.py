@@ -13,10 +13,10 @@ from funcvi._types import Joint, Key
 from funcvi.densities.bends import bends, once_differentiable
 from funcvi.densities.log_prob import log_prob_within
 from funcvi.joints import is_joint, keys_of, members_of
+from funcvi.masks import masked, outer_masks
 from funcvi.objectives.closed_forms import closed_form
 from funcvi.objectives.draws import average, draws
 from funcvi.objectives.estimators import check_arguments
-from funcvi.objectives.masks import masked, outer_masks
 from funcvi.objectives.supports import checked_pair
 from funcvi.sampling.draw import unvalidated
 from funcvi.sampling.dtypes import floats

@@ -1,7 +1,6 @@
 """A target from a numpyro model."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -9,72 +8,34 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.typing import ArrayLike
 from numpyro import handlers
-from numpyro.primitives import Messenger
 
-from funcvi._numpyro import GATED
 from funcvi._types import Key
 from funcvi.constraints import bijection_for, constraint_name
 from funcvi.densities.bends import bends
 from funcvi.densities.log_prob import log_prob, log_prob_within
+from funcvi.runtime_checks import require
 from funcvi.sampling.gradients import moving_edges
-from funcvi.sampling.point_transforms import through
 from funcvi.sampling.points import Value
-from funcvi.sampling.record import unwrapped
-from funcvi.sampling.registry import record_of
-from funcvi.targets.record import Sites, Target, check_shapes, log_det_of
+from funcvi.targets.latents import latent_sites
+from funcvi.targets.masks import changes_nothing, mask_over
+from funcvi.targets.record import Sites, Target, check_shapes
+from funcvi.targets.replay import Constrain, Message, Model, Replay, WithoutDraws
 
 __all__ = ["from_model"]
 
-_WRAPPERS = (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
-
-Model: TypeAlias = Callable[..., object]
-Message: TypeAlias = dict[str, Any]  # numpyro's own: a site of a trace
-
-
-class _Constrain(Messenger):
-    """Gives each latent site the constrained image of its unconstrained value.
-
-    The bijection is that of the site's support at that moment, so a support may depend on the
-    values of earlier sites. Collects the log determinants as it goes.
-    """
-
-    def __init__(self, fn: Model, z: Sites) -> None:
-        super().__init__(fn)
-        self.z = z
-        self.log_det: Array = jnp.zeros(())
-        self.points: dict[str, Value] = {}
-
-    def process_message(self, msg: Message) -> None:
-        if msg["type"] != "sample" or msg["is_observed"] or msg["name"] not in self.z:
-            return
-        bijection = bijection_for(msg["fn"].support)
-        z = self.z[msg["name"]]
-        value = bijection(z)
-        msg["value"] = value
-        self.points[msg["name"]] = through(bijection, z, value)
-        self.log_det = self.log_det + log_det_of(bijection, z, value)
-
-
-class _Drawable(Messenger):
-    """Refuses a flat prior by name, where numpyro has no draw to start from."""
-
-    def process_message(self, msg: Message) -> None:
-        if msg["type"] != "sample" or msg["value"] is not None:
-            return
-        if isinstance(unwrapped(msg["fn"], *_WRAPPERS), dist.ImproperUniform):
-            raise ValueError(
-                f"site {msg['name']!r} is an ImproperUniform, which has no draws: give it a wide "
-                "prior, or write the model as fv.target(log_density, supports={...}), which may be "
-                "improper."
-            )
+_INFLUENCE = (
+    "the mask of latent site {name!r} leaves entries without a prior, and other sites depend on "
+    "them: their posterior may spread for ever. Mask the data instead (obs=), or give all entries "
+    "their prior."
+)
 
 
 def from_model(model: Model, args: tuple[object, ...], kwargs: dict[str, object]) -> Target:
     """The target of a model at its data."""
     fixed_key = jax.random.key(0)
     seeded = handlers.seed(model, fixed_key)
-    first = handlers.trace(_Drawable(seeded)).get_trace(*args, **kwargs)
-    sites = _latent_sites(first)
+    first = handlers.trace(WithoutDraws(seeded)).get_trace(*args, **kwargs)
+    sites = latent_sites(first)
     corner = next((type(d).__name__ for d in _drawn(first) if bends(d)), None)
     data = [name for name, s in first.items() if s["type"] == "sample" and s["is_observed"]]
     value_shapes = {name: jnp.shape(site["value"]) for name, site in sites.items()}
@@ -84,41 +45,53 @@ def from_model(model: Model, args: tuple[object, ...], kwargs: dict[str, object]
     }
     names = {name: constraint_name(site["fn"].support) for name, site in sites.items()}
 
+    def log_joint(run: Constrain) -> Array:
+        trace = handlers.trace(run).get_trace(*args, **kwargs)
+        drawn = (site for site in trace.values() if site["type"] == "sample")
+        total = sum((_log_prob(s, run.points.get(s["name"])) for s in drawn), 0.0)
+        return total + run.log_det_counted
+
+    free = [name for name, site in sites.items() if mask_over(site["fn"]) is not None]
+    unread = not free or changes_nothing(
+        lambda z, fill: log_joint(Constrain(seeded, z, fill)), shapes, free
+    )
+
+    def refuse_influence(value: Array) -> Array:
+        return require(unread, value, lambda: ValueError(_INFLUENCE.format(name=free[0])))
+
     def density(z: Sites, key: Key | None = None, /) -> Array:
         check_shapes(z, shapes)
-        bijected = _Constrain(seeded if key is None else handlers.seed(model, key), z)
-        trace = handlers.trace(bijected).get_trace(*args, **kwargs)
-        drawn = (site for site in trace.values() if site["type"] == "sample")
-        log_joint = sum((_log_prob(s, bijected.points.get(s["name"])) for s in drawn), 0.0)
-        return log_joint + bijected.log_det
+        fn = seeded if key is None else handlers.seed(model, key)
+        return refuse_influence(log_joint(Constrain(fn, z)))
 
-    def replay(z: Sites) -> tuple[Array, Message]:
+    def replay(z: Sites) -> tuple[Constrain, dict[str, Message]]:
         check_shapes(z, shapes)
-        bijected = _Constrain(seeded, z)
-        trace = handlers.trace(bijected).get_trace(*args, **kwargs)
-        return bijected.log_det, trace
+        run = Constrain(seeded, z)
+        return run, handlers.trace(run).get_trace(*args, **kwargs)
 
     def constrain(z: Sites) -> Sites:
+        run, trace = replay(z)
         return {
-            name: site["value"]
-            for name, site in replay(z)[1].items()
+            name: run.values[name] if name in shapes else site["value"]
+            for name, site in trace.items()
             if name in shapes or site["type"] == "deterministic"
         }
 
     def unconstrain(values: Mapping[str, ArrayLike]) -> Sites:
         check_shapes(values, value_shapes)
         latents = {n: jnp.asarray(values[n]) for n in shapes}
-        trace = handlers.trace(handlers.substitute(seeded, data=latents)).get_trace(*args, **kwargs)
+        trace = handlers.trace(Replay(seeded, latents)).get_trace(*args, **kwargs)
         supports = {name: trace[name]["fn"].support for name in shapes}
         return {n: bijection_for(c).inv(trace[n]["value"]) for n, c in supports.items()}
 
     def log_det(z: Sites) -> Array:
-        return replay(z)[0]
+        return replay(z)[0].log_det
 
     def edges(z: Sites) -> list[Array]:
         trace = replay(z)[1]
         return [edge for name in data for edge in moving_edges(trace[name]["fn"])]
 
+    refuse_influence(jnp.zeros(()))
     has_edges = any(moving_edges(first[name]["fn"]) for name in data)
     return Target(
         shapes,
@@ -157,51 +130,3 @@ def _log_prob(site: Message, point: Value | None) -> Array:
     else:
         values = log_prob_within(d)(jnp.asarray(value) if point is None else point)
     return jnp.sum(values if site["scale"] is None else site["scale"] * values)
-
-
-def _has_atom(d: dist.Distribution) -> bool:
-    """Whether single values in a continuous support have a probability."""
-    return isinstance(d, (dist.Delta, *GATED)) or any(map(_has_atom, record_of(d).parts(d)))
-
-
-def _latent_sites(trace: Mapping[str, Message]) -> dict[str, Message]:
-    sites = {}
-    minibatches = {
-        name
-        for name, site in trace.items()
-        if site["type"] == "plate" and site["args"][1] not in (None, site["args"][0])
-    }
-    for name, site in trace.items():
-        if site["type"] == "param":
-            raise ValueError(
-                f"the model has a param site {name!r}: a target has none. Give it a prior "
-                "(numpyro.sample), or pass its value as an argument."
-            )
-        if site["type"] != "sample" or site["is_observed"]:
-            continue
-        if inside := minibatches & {frame.name for frame in site["cond_indep_stack"]}:
-            raise ValueError(
-                f"latent site {name!r} is inside the subsampling plate {inside.pop()!r}: its "
-                "values would belong to other data at every step. Sum it out, or learn an encoder "
-                "for it (fv.importance_weighted_elbo)."
-            )
-        if site["fn"].is_discrete:
-            raise ValueError(
-                f"latent site {name!r} is discrete ({type(site['fn']).__name__}): sum it out, for "
-                "instance with dist.MixtureSameFamily, and observe the result."
-            )
-        bare = unwrapped(site["fn"], *_WRAPPERS)
-        if isinstance(bare, dist.Delta):
-            raise ValueError(
-                f"latent site {name!r} is a Delta: use numpyro.deterministic for a computed value."
-            )
-        if _has_atom(bare):
-            raise ValueError(
-                f"latent site {name!r} is a {type(bare).__name__}, which gives single values a "
-                "probability: a density of the rest is not its posterior. Sum it out, and observe "
-                "the result."
-            )
-        sites[name] = site
-    if not sites:
-        raise ValueError("the model has no latent sites: there is nothing to infer.")
-    return sites

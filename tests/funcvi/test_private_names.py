@@ -1,10 +1,15 @@
 """What funcvi takes from private names of JAX and numpyro does what it is used for."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpyro
 import numpyro.distributions as dist
 import pytest
+from numpyro.contrib.control_flow import cond, scan
 from numpyro.distributions import constraints, transforms
+from numpyro.primitives import Messenger
 
 from funcvi import _jax, _numpyro
 
@@ -50,6 +55,38 @@ def test_batches_of_factors_are_known() -> None:
     else:
         with pytest.raises(ValueError, match="2-dimensional"):
             transforms.LowerCholeskyAffine(jnp.zeros(2), factors)
+
+
+def test_a_scan_tells_its_direction_its_length_and_its_step() -> None:
+    messages, steps = [], []
+
+    def note(site: dict[str, Any]) -> None:
+        steps.append(site["infer"].get(_numpyro.SCAN_INDEX))
+
+    class Look(Messenger):
+        def process_message(self, msg: dict[str, Any]) -> None:
+            if msg["type"] == "control_flow":
+                messages.append(msg)
+                stack = msg["kwargs"]["substitute_stack"]
+                stack.append(
+                    ("substitute", lambda s: steps.append(s["infer"].get(_numpyro.SCAN_INDEX)))
+                )
+
+    def step(carry: Any, x: Any) -> Any:
+        return numpyro.sample("z", dist.Normal(carry, 1.0)), None
+
+    def model() -> None:
+        scan(step, 0.0, jnp.zeros(3), reverse=True)
+        with numpyro.handlers.scope(prefix="two"):
+            scan(step, 0.0, None, length=2)
+        cond(True, lambda _: 1.0, lambda _: 2.0, None)
+
+    with Look(), numpyro.handlers.seed(rng_seed=0):
+        model()
+    assert [_numpyro.runs_backwards(m) for m in messages] == [True, False, False]
+    assert [_numpyro.scan_length(m) for m in messages] == [3, 2, None]
+    assert steps
+    assert all(step is not None and step.shape == () for step in steps)
 
 
 def test_gates() -> None:

@@ -262,16 +262,6 @@ def test_a_density_that_is_no_scalar():
         target.log_density({"a": jnp.zeros(3)})
 
 
-def test_a_flat_prior_is_refused_by_name():
-    """numpyro's error was empty."""
-
-    def model():
-        numpyro.sample("m", dist.ImproperUniform(dist.constraints.real, (), ()).expand((2,)))
-
-    with pytest.raises(ValueError, match=r"site 'm' is an ImproperUniform.*\n?.*supports="):
-        fv.target(model)
-
-
 ATOMS = {
     "mixture": lambda: dist.MixtureGeneral(
         dist.Categorical(probs=jnp.ones(2) / 2),

@@ -1,0 +1,81 @@
+"""Which sites of a model are latent, and those that a target cannot have."""
+
+from collections.abc import Mapping
+
+import numpyro.distributions as dist
+
+from funcvi._numpyro import GATED
+from funcvi.masks import masked
+from funcvi.sampling.record import unwrapped
+from funcvi.sampling.registry import record_of
+from funcvi.targets.replay import WRAPPERS, Message
+
+__all__ = ["latent_sites"]
+
+
+def latent_sites(trace: Mapping[str, Message]) -> dict[str, Message]:
+    """The latent sites of a trace.
+
+    Raises:
+        ValueError: there are none, or one that has no density on unconstrained space; it names it.
+    """
+    minibatches = {
+        name
+        for name, site in trace.items()
+        if site["type"] == "plate" and site["args"][1] not in (None, site["args"][0])
+    }
+    sites = {}
+    for name, site in trace.items():
+        if site["type"] == "param":
+            raise ValueError(
+                f"the model has a param site {name!r}: a target has none. Give it a prior "
+                "(numpyro.sample), or pass its value as an argument."
+            )
+        if site["type"] != "sample" or site["is_observed"]:
+            continue
+        if inside := minibatches & {frame.name for frame in site["cond_indep_stack"]}:
+            raise ValueError(
+                f"latent site {name!r} is inside the subsampling plate {inside.pop()!r}: its "
+                "values would belong to other data at every step. Sum it out, or learn an encoder "
+                "for it (fv.importance_weighted_elbo)."
+            )
+        _check(name, site["fn"])
+        sites[name] = site
+    if not sites:
+        raise ValueError("the model has no latent sites: there is nothing to infer.")
+    return sites
+
+
+def _check(name: str, d: dist.Distribution) -> None:
+    if d.is_discrete:
+        raise ValueError(
+            f"latent site {name!r} is discrete ({type(d).__name__}): sum it out, for "
+            "instance with dist.MixtureSameFamily, and observe the result."
+        )
+    bare = unwrapped(d, *WRAPPERS)
+    if isinstance(bare, dist.Delta):
+        raise ValueError(
+            f"latent site {name!r} is a Delta: use numpyro.deterministic for a computed value."
+        )
+    if _has_atom(bare):
+        raise ValueError(
+            f"latent site {name!r} is a {type(bare).__name__}, which gives single values a "
+            "probability: a density of the rest is not its posterior. Sum it out, and observe "
+            "the result."
+        )
+    if isinstance(bare, dist.ImproperUniform) and name.endswith("_unwrapped"):
+        raise ValueError(
+            f"latent site {name!r} is of numpyro's CircularReparam: its density repeats for ever "
+            "on the line, and nothing has a finite spread there. Leave the reparam out: an angle's "
+            "support is an interval here."
+        )
+    if masked(bare):
+        raise ValueError(
+            f"latent site {name!r} has a mask inside its {type(bare).__name__}: put the mask "
+            "around it, as d.mask(...)."
+        )
+
+
+def _has_atom(d: dist.Distribution) -> bool:
+    """Whether single values in a continuous support have a probability."""
+    return isinstance(d, (dist.Delta, *GATED)) or any(map(_has_atom, record_of(d).parts(d)))
