@@ -11,6 +11,7 @@ import jax
 import pytest
 
 _EVERY = 100  # tests of one worker, which by then holds about a gigabyte of programs
+_QUICK, _LONGEST = 1.5, 8.0  # seconds of a test's quick cases, and of its only one
 _trim = getattr(ctypes.pythonapi, "malloc_trim", None)  # glibc keeps what was freed
 _ended = itertools.count(1)
 
@@ -59,10 +60,33 @@ def pytest_collection_modifyitems(config, items):
         for i, item in enumerate(same):
             if i not in quick:
                 item.add_marker(pytest.mark.slow)
+    for item in _cases_beyond_the_first_seconds(config, items):
+        item.add_marker(pytest.mark.slow)
     if share := config.getoption("share"):
         index, number = (int(part) for part in share.split("/"))
         # A digest of the name: a test that is added moves no other to another share.
         items[:] = [x for x in items if zlib.crc32(x.nodeid.encode()) % number == index % number]
+
+
+def _cases_beyond_the_first_seconds(config, items):
+    """Of each test the cases that are not among its quickest, by what tools/durations.py recorded.
+
+    One is always quick, if it does not take very long.
+    """
+    record = config.rootpath / "tests" / "durations.txt"
+    lines = (line.split(" ", 1) for line in record.read_text().splitlines())
+    seconds = {name: float(number) for number, name in lines}
+    cases = collections.defaultdict(list)
+    for item in items:
+        if not item.get_closest_marker("slow"):
+            cases[item.nodeid.partition("[")[0]].append(item)
+    for same in cases.values():
+        same.sort(key=lambda item: seconds.get(item.nodeid, 0.0))
+        total = 0.0
+        for number, item in enumerate(same):
+            total += seconds.get(item.nodeid, 0.0)
+            if total > (_QUICK if number else _LONGEST):
+                yield item
 
 
 @pytest.fixture
