@@ -69,6 +69,7 @@ class Aliases(ForwardMode):
         if place is None:
             for other, state in self._storages.get(tensor.untyped_storage().data_ptr(), {}).items():
                 _refuse_overlap(f"a tensor of {own_frame()}", tensor, other, state)
+            _refuse_computed(f"a tensor of {own_frame()}", tensor)
             return tensor
         part, name, requires_grad = place
         value = self._begun[key] if key in self._begun else getattr(part, name)
@@ -95,7 +96,7 @@ def state_of(
     """Which parameter or buffer a constant is, and whether without its gradient.
 
     Raises:
-        ConversionError: it is a view into one, whose values it would keep.
+        ConversionError: it is a view into one, or computed, whose values it would keep.
     """
     key = memory(constant)
     if key is None:
@@ -105,7 +106,18 @@ def state_of(
             return other, tensor.requires_grad and not constant.requires_grad
     for other, tensor in state.items():
         _refuse_overlap(f"'{name}'", constant, other, tensor)
+    _refuse_computed(f"'{name}'", constant)
     return None
+
+
+def _refuse_computed(what: str, tensor: torch.Tensor) -> None:
+    """Refuse what torch would pass a gradient on from: a cache that an earlier call filled."""
+    if tensor.grad_fn is not None:
+        raise ConversionError(
+            f"{what} was computed from parameters before forward, so it would keep today's values "
+            "and pass on no gradient: compute it in forward, clear the cache that holds it, or "
+            "detach it"
+        )
 
 
 def _refuse_overlap(what: str, one: torch.Tensor, name: str, tensor: torch.Tensor) -> None:

@@ -1,36 +1,68 @@
 """What forward changes beside what it returns: attributes that the next call would read."""
 
-from collections.abc import Callable, Iterator
+import gc
+from collections.abc import Callable
+from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
+from torch.utils.weak import WeakIdKeyDictionary
 
-from interop._torch import pytree, tables_of
+from interop._torch import FakeTensor, HigherOrderOperator, tables_of
 from interop.errors import ConversionError, keeps
+from interop.from_torch.contents import mark, tensors_in, with_tensors
 from interop.from_torch.forward import ForwardMode
 from interop.from_torch.lowering import Constant, Exported
 from interop.from_torch.program import walk
+from interop.from_torch.sources import own_line
 
 __all__ = ["Attributes", "Fresh", "attributes_of", "do_the_same", "refuse_memory"]
 
 
 class Fresh(ForwardMode):
-    """Knows the tensors that forward makes of nothing that a call could change: masks, tables."""
+    """Knows the tensors that forward makes of nothing that a call could change: masks, tables.
+
+    Of the others it knows which live on after the call, and where they were made.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._tensors: dict[int, torch.Tensor] = {}
+        self._others: Any = WeakIdKeyDictionary()
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         """In place of ``func(*args, **kwargs)``."""
         out = func(*args, **kwargs)
-        if all(map(self.has, _tensors((args, kwargs)))):
-            self._tensors.update((id(x), x) for x in _tensors(out))
+        given = {id(x) for x in tensors_in((args, kwargs))}
+        new = [x for x in tensors_in(out) if id(x) not in given]
+        if given <= self._tensors.keys():
+            self._tensors.update((id(x), x) for x in new)
+        elif new and not isinstance(func, HigherOrderOperator):  # which remembers its results
+            line = own_line()
+            self._others.update([(x, line) for x in new if isinstance(x, FakeTensor)])
         return out
+
+    def refuse_leaks(self) -> None:
+        """Refuse a module that keeps a tensor in a place that is not looked at.
+
+        Raises:
+            ConversionError: naming the line where it was made.
+        """
+        if self._others:
+            gc.collect()  # cycles
+        alive = list(self._others)
+        if lines := {self._others[x] for x in alive if _is_held(x, alive)}:
+            raise ConversionError(keeps("a tensor of " + ", ".join(sorted(lines))))
 
     def has(self, tensor: torch.Tensor) -> bool:
         """Whether it is one of them."""
         return id(tensor) in self._tensors
+
+
+def _is_held(tensor: torch.Tensor, alive: list[torch.Tensor]) -> bool:
+    """Whether something of Python holds it beside a list, and not only its gradient's graph."""
+    holders = gc.get_referrers(tensor)
+    return any(x is not alive and not isinstance(x, FrameType) for x in holders)
 
 
 class Attribute(NamedTuple):
@@ -47,7 +79,7 @@ Attributes = dict[tuple[str, str], Attribute]
 def attributes_of(module: torch.nn.Module) -> Attributes:
     """As they are now, containers copied."""
     return {
-        (path, name): Attribute(_mark(value), pytree.tree_map(lambda x: x, value))
+        (path, name): Attribute(mark(value), with_tensors(value, lambda x: x))
         for path, part in module.named_modules()
         for name, value in tables_of(part)[2].items()
         if name not in _OWN
@@ -77,10 +109,10 @@ def refuse_memory(
         ConversionError: naming the attribute.
     """
     changed = {}
-    for at, (mark, value) in after.items():
+    for at, (now, value) in after.items():
         old = before.get(at)
-        if (old is None or mark != old.mark) and not _all_fresh(value, fresh):
-            changed[at] = pytree.tree_map_only(torch.Tensor, _zeros, value)
+        if (old is None or now != old.mark) and not _all_fresh(value, fresh):
+            changed[at] = with_tensors(value, _zeros)
     names = {".".join(filter(None, at)) for at in changed}
     constants = {p.name for p in exported.inputs if isinstance(p, Constant)}
     if not names & constants and (not names or do_the_same(exported, again(changed))):
@@ -100,24 +132,9 @@ def _operations(exported: Exported) -> list[Any]:
 
 
 def _all_fresh(value: Any, fresh: Fresh) -> bool:
-    tensors = list(_tensors(value))
+    tensors = tensors_in(value)
     return bool(tensors) and all(map(fresh.has, tensors))
 
 
 def _zeros(tensor: torch.Tensor) -> torch.Tensor:
     return torch.zeros(tuple(map(int, tensor.shape)), dtype=tensor.dtype)
-
-
-def _tensors(tree: Any) -> Iterator[torch.Tensor]:
-    return (x for x in pytree.tree_leaves(tree) if isinstance(x, torch.Tensor))
-
-
-def _mark(value: Any) -> Any:
-    """Equal where nothing changed: numbers by value, the rest by identity."""
-    if isinstance(value, bool | int | float | complex | str | None):
-        return type(value), repr(value)
-    if isinstance(value, list | tuple):
-        return type(value), id(value), tuple(map(_mark, value))
-    if isinstance(value, dict):
-        return type(value), id(value), tuple((k, _mark(v)) for k, v in value.items())
-    return type(value), id(value)

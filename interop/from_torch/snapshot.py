@@ -84,6 +84,8 @@ class Snapshot:
                 exported, before, after, fresh = once({})
                 refuse_memory(before, after, exported, fresh, lambda changed: once(changed)[0])
                 elsewhere.refuse_memory(exported, fresh, lambda: once({})[0])
+                del before, after
+                fresh.refuse_leaks()
             finally:
                 elsewhere.put_back()
         return exported

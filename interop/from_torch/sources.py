@@ -36,6 +36,16 @@ def frames_in_export() -> Iterator[FrameType]:
         frame = frame.f_back
 
 
+def own_line() -> str:
+    """File and line of the innermost frame outside torch and interop."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if not frame.f_code.co_filename.startswith((_TORCH, _INTEROP, "<")):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        frame = frame.f_back
+    return NOWHERE
+
+
 def own_frame(error: BaseException | None = None) -> str:
     """The innermost frame outside torch and interop, of an error or of now."""
     if error is None:
