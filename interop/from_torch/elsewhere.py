@@ -11,7 +11,7 @@ from interop.errors import ConversionError, keeps
 from interop.from_torch.contents import PLAIN, tensors_in
 from interop.from_torch.lowering import Exported
 from interop.from_torch.reached import reached
-from interop.from_torch.side_effects import Fresh, do_the_same
+from interop.from_torch.side_effects import Trace, do_the_same
 
 __all__ = ["Elsewhere"]
 
@@ -25,26 +25,27 @@ class Elsewhere:
         self._containers = [(name, x, copy.copy(x)) for name, x in found.containers]
         self._caches = [(cache, cache.cache_info().misses) for cache in found.caches]
 
-    def refuse_memory(
-        self, exported: Exported, fresh: Fresh, again: Callable[[], Exported]
-    ) -> None:
+    def refuse_memory(self, trace: Trace, again: Callable[[], Exported]) -> None:
         """Refuse a module whose next call would differ for what this one has left here.
 
         Args:
-            exported: the program.
-            fresh: knew what forward made of constants, which is the same in every call.
+            trace: the run of forward.
             again: exports the module as it would be now.
 
         Raises:
             ConversionError: naming the place.
         """
         changed = self._changed()
-        kept = [name for name, tensors in changed.items() if not all(map(fresh.has, tensors))]
+        kept = [
+            name
+            for name, tensors in changed.items()
+            if not all(map(trace.fresh.is_constant, tensors))
+        ]
         if kept:
             raise ConversionError(keeps(", ".join(kept)))
         numbers = {name for name, tensors in changed.items() if not tensors}
         self.put_back({name for name in changed if name not in numbers})
-        if numbers and not do_the_same(exported, again()):
+        if numbers and not do_the_same(trace.exported, again()):
             raise ConversionError(keeps(", ".join(sorted(numbers))))
 
     def _changed(self) -> dict[str, list[torch.Tensor]]:

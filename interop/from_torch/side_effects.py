@@ -20,14 +20,15 @@ __all__ = ["Attributes", "Fresh", "attributes_of", "do_the_same", "refuse_memory
 
 
 class Fresh(ForwardMode):
-    """Knows the tensors that forward makes of nothing that a call could change: masks, tables.
+    """Knows the tensors that forward makes of constants, parameters and buffers: masks, tables.
 
     Of the others it knows which live on after the call, and where they were made.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, module: torch.nn.Module) -> None:
         super().__init__()
-        self._tensors: dict[int, torch.Tensor] = {}
+        self._tensors: dict[int, tuple[torch.Tensor, bool]] = {}  # and whether of constants alone
+        module.register_forward_pre_hook(lambda part, _: self._begin(part))
         self._others: Any = WeakIdKeyDictionary()
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -36,11 +37,17 @@ class Fresh(ForwardMode):
         given = {id(x) for x in tensors_in((args, kwargs))}
         new = [x for x in tensors_in(out) if id(x) not in given]
         if given <= self._tensors.keys():
-            self._tensors.update((id(x), x) for x in new)
+            constant = all(self._tensors[at][1] for at in given)
+            self._tensors.update((id(x), (x, constant)) for x in new)
         elif new and not isinstance(func, HigherOrderOperator):  # which remembers its results
             line = own_line()
             self._others.update([(x, line) for x in new if isinstance(x, FakeTensor)])
         return out
+
+    def _begin(self, module: torch.nn.Module) -> None:
+        """By now they are what forward is traced with."""
+        state = (*module.parameters(), *module.buffers())
+        self._tensors.update((id(x), (x, False)) for x in state)
 
     def refuse_leaks(self) -> None:
         """Refuse a module that keeps a tensor in a place that is not looked at.
@@ -57,6 +64,10 @@ class Fresh(ForwardMode):
     def has(self, tensor: torch.Tensor) -> bool:
         """Whether it is one of them."""
         return id(tensor) in self._tensors
+
+    def is_constant(self, tensor: torch.Tensor) -> bool:
+        """Whether it is one of no parameter or buffer."""
+        return self.has(tensor) and self._tensors[id(tensor)][1]
 
 
 def _is_held(tensor: torch.Tensor, alive: list[torch.Tensor]) -> bool:
@@ -89,36 +100,52 @@ def attributes_of(module: torch.nn.Module) -> Attributes:
 _OWN = {*vars(torch.nn.Module()), "forward"}
 
 
-def refuse_memory(
-    before: Attributes,
-    after: Attributes,
-    exported: Exported,
-    fresh: Fresh,
-    again: Callable[[dict[tuple[str, str], Any]], Exported],
-) -> None:
+class Trace(NamedTuple):
+    """One run of forward: the program, its attributes before and after, and what it made."""
+
+    exported: Exported
+    before: Attributes
+    after: Attributes
+    fresh: "Fresh"
+
+
+def refuse_memory(trace: Trace, again: Callable[[Attributes], Trace]) -> None:
     """Refuse a module whose next call would differ for what this one has left in attributes.
 
+    What is computed of parameters and constants alone may be kept, as every call computes it again
+    from those it gets: if the next call leaves it as it is.
+
     Args:
-        before: the attributes before forward ran.
-        after: when it ended.
-        exported: the program.
-        fresh: knew what forward made of constants, which is the same in every call.
-        again: exports the module as it would be with other attributes.
+        trace: the run.
+        again: runs the module as it would be with other attributes.
 
     Raises:
         ConversionError: naming the attribute.
     """
-    changed = {}
-    for at, (now, value) in after.items():
-        old = before.get(at)
-        if (old is None or now != old.mark) and not _all_fresh(value, fresh):
-            changed[at] = with_tensors(value, _zeros)
-    names = {".".join(filter(None, at)) for at in changed}
+    exported = trace.exported
+    changed, kept = {}, set()
+    for at, now in trace.after.items():
+        old = trace.before.get(at)
+        if old is None or now.mark != old.mark:
+            changed[at] = Attribute(now.mark, with_tensors(now.value, _zeros))
+            tensors = tensors_in(now.value)
+            if tensors and all(map(trace.fresh.has, tensors)):
+                kept.add(at)
     constants = {p.name for p in exported.inputs if isinstance(p, Constant)}
-    if not names & constants and (not names or do_the_same(exported, again(changed))):
-        return
-    listed = ", ".join(f"'{name}'" for name in sorted(names & constants or names))
-    raise ConversionError(keeps(listed))
+    others = changed.keys() - kept
+    wrong = {at for at in others if _name(at) in constants}
+    if others and not wrong:
+        following = again({at: changed[at] for at in others})
+        wrong = set() if do_the_same(exported, following.exported) else others
+    if kept and not wrong:
+        following = again(changed)
+        wrong = {at for at in kept if following.before[at].mark != following.after[at].mark}
+    if wrong:
+        raise ConversionError(keeps(", ".join(sorted(f"'{_name(at)}'" for at in wrong))))
+
+
+def _name(at: tuple[str, str]) -> str:
+    return ".".join(filter(None, at))
 
 
 def do_the_same(one: Exported, other: Exported) -> bool:
@@ -129,11 +156,6 @@ def do_the_same(one: Exported, other: Exported) -> bool:
 def _operations(exported: Exported) -> list[Any]:
     places = [(type(p), getattr(p, "name", None)) for p in exported.inputs]
     return [places, *((s.operation, repr(s.args), repr(s.kwargs)) for s in walk(exported.program))]
-
-
-def _all_fresh(value: Any, fresh: Fresh) -> bool:
-    tensors = tensors_in(value)
-    return bool(tensors) and all(map(fresh.has, tensors))
 
 
 def _zeros(tensor: torch.Tensor) -> torch.Tensor:

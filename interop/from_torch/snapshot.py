@@ -19,7 +19,7 @@ from interop.from_torch.export import export, from_exported, one_at_a_time
 from interop.from_torch.gradient_modes import GradientModes
 from interop.from_torch.known import Known
 from interop.from_torch.lowering import Exported, Types, numbered
-from interop.from_torch.side_effects import Attributes, Fresh, attributes_of, refuse_memory
+from interop.from_torch.side_effects import Attributes, Fresh, Trace, attributes_of, refuse_memory
 from interop.from_torch.structures import Structure
 from interop.from_torch.substitutes import substitutes
 from interop.memory import first_names, overlaps
@@ -60,31 +60,30 @@ class Snapshot:
     ) -> Exported:
         """The module in evaluation or training mode, at inputs of a structure."""
 
-        def once(
-            attributes: Mapping[tuple[str, str], Any],
-        ) -> tuple[Exported, Attributes, Attributes, Fresh]:
+        def once(attributes: Attributes) -> Trace:
             module = self._copy(training)
-            for (path, name), value in attributes.items():
-                vars(module.get_submodule(path))[name] = value
+            for (path, name), attribute in attributes.items():
+                vars(module.get_submodule(path))[name] = attribute.value
             before, after = attributes_of(module), {}
             # When forward ends, for torch.export puts them back.
             module.register_forward_hook(lambda *_: after.update(attributes_of(module)))
             with contextlib.ExitStack() as stack:
-                aliases, fresh = Aliases(module, self._originals), Fresh()
+                aliases, fresh = Aliases(module, self._originals), Fresh(module)
                 for mode in (Known(), GradientModes(), aliases, fresh):
                     stack.enter_context(mode)
                 stack.enter_context(substitutes(module))
                 call = Flat(structure)
                 exported = export(module, tuple(examples), rules, types, self.tensors(), call)
-            return call.described(exported), before, after, fresh
+            return Trace(call.described(exported), before, after, fresh)
 
         with one_at_a_time:
             elsewhere = Elsewhere(self._module)
             try:
-                exported, before, after, fresh = once({})
-                refuse_memory(before, after, exported, fresh, lambda changed: once(changed)[0])
-                elsewhere.refuse_memory(exported, fresh, lambda: once({})[0])
-                del before, after
+                trace = once({})
+                refuse_memory(trace, once)
+                elsewhere.refuse_memory(trace, lambda: once({}).exported)
+                exported, fresh = trace.exported, trace.fresh
+                del trace
                 fresh.refuse_leaks()
             finally:
                 elsewhere.put_back()

@@ -4,6 +4,7 @@ import functools
 import types
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -265,3 +266,75 @@ def test_what_an_object_of_a_part_holds_and_nothing_reads_is_allowed() -> None:
     module = Shows()
     np.testing.assert_array_equal(interop.to_jax(module)({}, jnp.ones(3)), 2 * np.ones(3))
     assert module.store.last is None
+
+
+class Caches(torch.nn.Module):
+    """Keeps what it computes of its parameter, as attention biases are kept in evaluation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(3))
+        self.register_buffer("index", torch.tensor([0, 2, 2]))
+        self.cache: dict[int, torch.Tensor] = {}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) not in self.cache:
+            self.cache[len(x)] = self.weight[self.index]
+        return x * self.cache[len(x)]
+
+
+def test_a_cache_of_parameters_is_computed_in_every_call() -> None:
+    net = interop.to_jax(Caches())
+    weight = jnp.array([2.0, 3.0, 5.0])
+    slope = jax.grad(lambda weight: net({"weight": weight}, jnp.ones(3)).sum())(weight)
+    np.testing.assert_array_equal(slope, [1, 0, 2])
+
+
+class Grows(torch.nn.Module):
+    """Keeps a sum of what is constant, which is another in every call."""
+
+    def __init__(self, of: str) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(3))
+        self.of = of
+        self.kept: Any = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        step = self.weight * 1 if self.of == "weight" else torch.ones(3)
+        self.kept = step if self.kept is None else self.kept + step
+        return x * self.kept
+
+
+@pytest.mark.parametrize("of", ["weight", "ones"])
+def test_what_grows_in_every_call_is_no_cache(of: str) -> None:
+    with pytest.raises(interop.ConversionError, match="forward keeps 'kept' for its next call"):
+        interop.to_jax(Grows(of))({"weight": jnp.ones(3)}, jnp.ones(3))
+
+
+def full_cache() -> torch.nn.Module:
+    module = Caches()
+    module(torch.ones(3))
+    return module
+
+
+def returned() -> torch.nn.Module:
+    module = Calls(None)
+    module.weight = torch.nn.Parameter(torch.ones(3))
+    module.twice = module.weight * 2
+    module.function = lambda x: (x, module.twice)
+    return module
+
+
+def in_a_closure() -> torch.nn.Module:
+    module = Calls(None)
+    module.weight = torch.nn.Parameter(torch.ones(3))
+    twice = module.weight * 2
+    module.function = lambda x: x + twice
+    return module
+
+
+@pytest.mark.parametrize("make", [full_cache, returned, in_a_closure])
+def test_what_was_computed_before_is_refused(make: Any) -> None:
+    """It was a constant: stale, and without a gradient."""
+    with pytest.raises(interop.ConversionError, match=r"computed from parameters before forward"):
+        interop.to_jax(make())({"weight": jnp.ones(3)}, jnp.ones(3))
