@@ -82,22 +82,27 @@ for _name in (
 
 @rules("sym_min")
 def sym_min(x: Any, y: Any) -> Any:
-    return min(x, y)
+    return min(x, y) if _are_numbers(x, y) else jnp.minimum(x, y)
 
 
 @rules("sym_max")
 def sym_max(x: Any, y: Any) -> Any:
-    return max(x, y)
+    return max(x, y) if _are_numbers(x, y) else jnp.maximum(x, y)
 
 
 @rules("sym_not")
-def sym_not(x: Any) -> bool:
-    return not x
+def sym_not(x: Any) -> Any:
+    return not x if _are_numbers(x) else jnp.logical_not(x)
 
 
 @rules("sym_float")
-def sym_float(x: Any) -> float:
-    return float(x)
+def sym_float(x: Any) -> Any:
+    return float(x) if _are_numbers(x) else jnp.asarray(x, jnp.result_type(float))
+
+
+def _are_numbers(*values: Any) -> bool:
+    """Of Python, as sizes are; others are values of tensors, ``x.item()``."""
+    return all(isinstance(x, bool | int | float) for x in values)
 
 
 @rules("sym_int")

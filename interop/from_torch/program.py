@@ -59,6 +59,7 @@ class Context:
 def run(program: Program, inputs: Sequence[Any], context: Context) -> tuple[Any, ...]:
     """The outputs of ``program``; pure, and traceable by every JAX transformation."""
     values: dict[str, Any] = dict(zip(program.inputs, inputs, strict=True))
+    numbers: set[str] = set()  # of Python, where torch runs: the value of ``x.item()``
     for number, step in enumerate(program.steps):
         found = context.rules.get(step.operation)
         if found is None:
@@ -72,6 +73,15 @@ def run(program: Program, inputs: Sequence[Any], context: Context) -> tuple[Any,
             if step.source in str(error):
                 raise
             raise type(error)(f"{step.operation}: {error} ({step.source})") from error
+        except (TypeError, ValueError) as error:  # JAX's own, where it is handed a traced size
+            if not numbers & set(_refs((step.args, dict(step.kwargs)))):
+                raise
+            raise ConversionError(
+                f"{step.operation}: a size depends on a tensor's values, which is not known in a "
+                f"compiled function: pass that tensor as interop.Static ({step.source})"
+            ) from error
+        if step.result is None:
+            numbers.add(step.name)
         values[step.name] = _checked(value, step.result, step)
     return resolve(program.outputs, values)
 
@@ -87,6 +97,16 @@ def resolve(tree: Any, values: Mapping[str, Any]) -> Any:
     if isinstance(tree, Mapping):
         return {name: resolve(x, values) for name, x in tree.items()}
     return tree
+
+
+def _refs(tree: Any) -> Iterator[str]:
+    """The names of the values that are among arguments."""
+    leaves = jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, Ref | slice))
+    for leaf in leaves:
+        if isinstance(leaf, slice):
+            yield from _refs([leaf.start, leaf.stop, leaf.step])
+        elif isinstance(leaf, Ref):
+            yield leaf.name
 
 
 def _injected(found: Rule, step: Step, number: int, context: Context) -> dict[str, Any]:
