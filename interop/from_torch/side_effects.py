@@ -29,13 +29,14 @@ class Fresh(ForwardMode):
         super().__init__()
         self._tensors: dict[int, tuple[torch.Tensor, bool]] = {}  # and whether of constants alone
         module.register_forward_pre_hook(lambda part, _: self._begin(part))
+        self._state: set[int] = set()
         self._others: Any = WeakIdKeyDictionary()
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         """In place of ``func(*args, **kwargs)``."""
         out = func(*args, **kwargs)
         given = {id(x) for x in tensors_in((args, kwargs))}
-        new = [x for x in tensors_in(out) if id(x) not in given]
+        new = [x for x in tensors_in(out) if id(x) not in given | self._state]
         if given <= self._tensors.keys():
             constant = all(self._tensors[at][1] for at in given)
             self._tensors.update((id(x), (x, constant)) for x in new)
@@ -48,6 +49,7 @@ class Fresh(ForwardMode):
         """By now they are what forward is traced with."""
         state = (*module.parameters(), *module.buffers())
         self._tensors.update((id(x), (x, False)) for x in state)
+        self._state = {id(x) for x in state}
 
     def refuse_leaks(self) -> None:
         """Refuse a module that keeps a tensor in a place that is not looked at.
@@ -64,6 +66,11 @@ class Fresh(ForwardMode):
     def has(self, tensor: torch.Tensor) -> bool:
         """Whether it is one of them."""
         return id(tensor) in self._tensors
+
+    def computed(self, tensors: list[torch.Tensor]) -> bool:
+        """Whether all are some of them, and not parameters and buffers themselves."""
+        known = bool(tensors) and all(map(self.has, tensors))
+        return known and not all(id(x) in self._state for x in tensors)
 
     def is_constant(self, tensor: torch.Tensor) -> bool:
         """Whether it is one of no parameter or buffer."""
@@ -123,23 +130,23 @@ def refuse_memory(trace: Trace, again: Callable[[Attributes], Trace]) -> None:
         ConversionError: naming the attribute.
     """
     exported = trace.exported
-    changed, kept = {}, set()
+    changed: Attributes = {}
+    kept: set[tuple[str, str]] = set()
     for at, now in trace.after.items():
         old = trace.before.get(at)
         if old is None or now.mark != old.mark:
             changed[at] = Attribute(now.mark, with_tensors(now.value, _zeros))
-            tensors = tensors_in(now.value)
-            if tensors and all(map(trace.fresh.has, tensors)):
+            if trace.fresh.computed(tensors_in(now.value)):
                 kept.add(at)
-    constants = {p.name for p in exported.inputs if isinstance(p, Constant)}
+    if kept:
+        following = again({at: changed[at] for at in kept})
+        kept = {at for at in kept if following.before[at].mark == following.after[at].mark}
     others = changed.keys() - kept
+    constants = {p.name for p in exported.inputs if isinstance(p, Constant)}
     wrong = {at for at in others if _name(at) in constants}
     if others and not wrong:
         following = again({at: changed[at] for at in others})
         wrong = set() if do_the_same(exported, following.exported) else others
-    if kept and not wrong:
-        following = again(changed)
-        wrong = {at for at in kept if following.before[at].mark != following.after[at].mark}
     if wrong:
         raise ConversionError(keeps(", ".join(sorted(f"'{_name(at)}'" for at in wrong))))
 
