@@ -2,7 +2,7 @@
 
     python tools/architectures timm torchvision transformers diffusers
         [--only TEXT ...] [--share I/N] [--training] [--seconds 200] [--gigabytes 6]
-        [--results architectures.jsonl] [--again STATUS ...] [--output docs/architectures.md]
+        [--results tools/architectures/results.jsonl] [--again STATUS ...] [--output docs/architectures.md]
 
 Each model, shrunk where its library lets it be, with random weights, runs in a process of its own.
 Its outputs and the gradients of all params and inputs are compared with torch's, in 32 bits, and
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--training", action="store_true")
     parser.add_argument("--seconds", type=float, default=200)
     parser.add_argument("--gigabytes", type=float, default=6)
-    parser.add_argument("--results", type=Path, default=Path("architectures.jsonl"))
+    parser.add_argument("--results", type=Path, default=Path(__file__).with_name("results.jsonl"))
     parser.add_argument("--again", nargs="*", default=[])
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()

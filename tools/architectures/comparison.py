@@ -1,5 +1,6 @@
 """One model against torch: its values, all gradients and, in training mode, its buffers."""
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -161,14 +162,13 @@ class _Expected:
     def __init__(self, case: Case) -> None:
         import numpy as np
 
-        module = case.module
-        before = {n: x.clone() for n, x in module.state_dict().items()}
+        # In copies: what a call leaves in caches is not there when the module is converted.
+        one, module = copy.deepcopy(case.module), copy.deepcopy(case.module)
         self.inputs: list[torch.Tensor] = []
-        first = self._outputs(case)
-        self.buffers = {n: x.clone() for n, x in module.named_buffers()}
-        module.load_state_dict(before)
+        first = self._outputs(case, one)
+        self.buffers = {n: x.clone() for n, x in one.named_buffers()}
         self.inputs = []
-        outputs = self._outputs(case)
+        outputs = self._outputs(case, module)
         if not outputs:
             raise NotBuilt("its output has no floating-point tensor")
         same = [
@@ -188,7 +188,6 @@ class _Expected:
             loss = loss + (kept * torch.from_numpy(w).to(kept.dtype)).sum()
         if loss.requires_grad:
             loss.backward()
-        module.load_state_dict(before)
         self.slopes = {
             n: None if p.grad is None else p.grad.detach().numpy()
             for n, p in module.named_parameters()
@@ -196,7 +195,7 @@ class _Expected:
         }
         self.moved = [None if x.grad is None else x.grad.numpy() for x in self.inputs]
 
-    def _outputs(self, case: Case) -> list[torch.Tensor]:
+    def _outputs(self, case: Case, module: torch.nn.Module) -> list[torch.Tensor]:
         def fresh(x: torch.Tensor) -> torch.Tensor:
             if not x.is_floating_point():
                 return x
@@ -204,7 +203,7 @@ class _Expected:
             return self.inputs[-1] * 1
 
         args, kwargs = _mapped(fresh, (case.args, case.kwargs))
-        return _tensors(case.module(*args, **kwargs))
+        return _tensors(module(*args, **kwargs))
 
     def loss(self, found: list[Any]) -> Any:
         """The same weighted sum of JAX's outputs."""

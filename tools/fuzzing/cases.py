@@ -11,6 +11,7 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
 import funcvi as fv
+from funcvi.densities.log_prob import log_prob
 from fuzzing import oracles, vectors
 from fuzzing.exact import Exact, affine, exp, sigmoid
 from fuzzing.laws import ROLES, Law, exact, is_discrete, make, roles_of, speed
@@ -157,7 +158,11 @@ def of_bound(case: Case, fixed: np.ndarray, bound: Callable[..., jax.Array]) -> 
     def loss(numbers, key):
         q = wrapped(case, case.q, numbers[:, : case.own])
         p = wrapped(case, case.p, _theirs(case, fixed, numbers))
-        return bound(q, p.log_prob, key=key, num_samples=2, estimator=case.estimator)
+
+        def log_joint(x):  # numpyro's own has a wrong gradient where a Bernoulli's logit is zero
+            return log_prob(p, x)
+
+        return bound(q, log_joint, key=key, num_samples=2, estimator=case.estimator)
 
     return loss
 

@@ -173,7 +173,9 @@ KINDS: dict[str, Kind] = {
     "CategoricalProbs": Kind(
         "three",
         ("unit", "unit"),
-        lambda a, b: dist.Categorical(probs=jnp.stack([a * b, a * (1 - b), 1 - a], axis=-1)),
+        lambda a, b: dist.Categorical(  # whose sum is not one in half precision
+            probs=jnp.stack([a * b, a * (1 - b), 1 - a], axis=-1), validate_args=False
+        ),
         lambda n: categorical(*np.log([n[0] * n[1], n[0] * (1 - n[1]), 1 - n[0]])),
     ),
     "Poisson": plain("count", "positive", dist.Poisson, st.poisson),
