@@ -2,7 +2,8 @@
 
     python tools/architectures timm torchvision transformers diffusers
         [--only TEXT ...] [--share I/N] [--training] [--seconds 200] [--gigabytes 6]
-        [--results tools/architectures/results.jsonl] [--again STATUS ...] [--output docs/architectures.md]
+        [--results tools/architectures/results.jsonl] [--again STATUS ...]
+        [--output docs/architectures.md]
 
 Each model, shrunk where its library lets it be, with random weights, runs in a process of its own.
 Its outputs and the gradients of all params and inputs are compared with torch's, in 32 bits, and
