@@ -19,6 +19,15 @@ from interop.from_torch.sources import own_line
 __all__ = ["Attributes", "Fresh", "attributes_of", "do_the_same", "refuse_memory"]
 
 
+_RANDOM = {
+    *("rand", "rand_like", "randn", "randn_like", "randint", "randint_like", "randperm"),
+    *("bernoulli", "multinomial", "normal", "poisson", "binomial", "rrelu", "gumbel_softmax"),
+    *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"),
+    *("bernoulli_", "cauchy_", "exponential_", "geometric_", "log_normal_", "normal_"),
+    *("random_", "uniform_"),
+}
+
+
 class Fresh(ForwardMode):
     """Knows the tensors that forward makes of constants, parameters and buffers: masks, tables.
 
@@ -36,8 +45,12 @@ class Fresh(ForwardMode):
         """In place of ``func(*args, **kwargs)``."""
         out = func(*args, **kwargs)
         given = {id(x) for x in tensors_in((args, kwargs))}
-        new = [x for x in tensors_in(out) if id(x) not in given | self._state]
-        if given <= self._tensors.keys():
+        made = [x for x in tensors_in(out) if id(x) not in self._state]
+        new = [x for x in made if id(x) not in given]
+        if getattr(func, "__name__", "") in _RANDOM:  # torch would draw once, and keep that
+            for x in made:
+                self._tensors.pop(id(x), None)
+        elif given <= self._tensors.keys():
             constant = all(self._tensors[at][1] for at in given)
             self._tensors.update((id(x), (x, constant)) for x in new)
         elif new and not isinstance(func, HigherOrderOperator):  # which remembers its results

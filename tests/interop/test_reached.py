@@ -338,3 +338,31 @@ def test_what_was_computed_before_is_refused(make: Any) -> None:
     """It was a constant: stale, and without a gradient."""
     with pytest.raises(interop.ConversionError, match=r"computed from parameters before forward"):
         interop.to_jax(make())({"weight": jnp.ones(3)}, jnp.ones(3))
+
+
+class Locked(torch.nn.Module):
+    """Draws noise in its first call, and keeps it."""
+
+    def __init__(self, draw: Any) -> None:
+        super().__init__()
+        self.draw = draw
+        self.noise: Any = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.noise is None:
+            self.noise = self.draw()
+        return x + self.noise
+
+
+DRAWS = {
+    "randn": lambda: torch.randn(3),
+    "in place": lambda: torch.empty(3).normal_(),
+    "scaled": lambda: 2 * torch.rand(3) - 1,
+    "dropout": lambda: torch.nn.functional.dropout(torch.ones(3), 0.5),
+}
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_noise_that_is_drawn_once_is_no_cache(name: str) -> None:
+    with pytest.raises(interop.ConversionError, match="forward keeps 'noise' for its next call"):
+        interop.to_jax(Locked(DRAWS[name]))({}, jnp.ones(3), key=jax.random.key(0))
