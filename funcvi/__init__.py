@@ -22,6 +22,7 @@ from funcvi.fitting import Fit, Status, fit
 from funcvi.gradient_check import GradientCheck, check_gradients
 from funcvi.targets import Target, target
 from funcvi.guides import Guide, Posterior, full_rank, guide, laplace, low_rank, mean_field
+from funcvi.inference import EmpiricalPosterior, Report, batch_and_match, infer
 from funcvi.moments import from_moments
 from funcvi import networks
 from funcvi.networks import bayesian
@@ -68,6 +69,10 @@ __all__ = [
     "full_rank",
     "low_rank",
     "laplace",
+    "infer",
+    "Report",
+    "EmpiricalPosterior",
+    "batch_and_match",
     "from_moments",
     "networks",
     "bayesian",

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from funcvi._checks import check_key
@@ -12,7 +11,7 @@ from funcvi._types import Key
 from funcvi.guides import Posterior
 from funcvi.pareto import Tail, pareto_k_hat, psis, tail_of
 
-__all__ = ["Diagnosis", "Verdict", "diagnose", "pareto_k_hat", "psis"]
+__all__ = ["Diagnosis", "Verdict", "diagnose", "diagnosis_of", "pareto_k_hat", "psis"]
 
 # Standard errors that k-hat must be away from a threshold. Normal tails: 0.6 % on either side.
 _ERRORS = 2.5
@@ -121,7 +120,13 @@ def diagnose(posterior: Posterior, *, key: Key, num_samples: int = 4000) -> Diag
     model_key, draw_key = jax.random.split(key)
     z, log_q = posterior.sample_unconstrained(draw_key, (num_samples,))
     log_p = jax.vmap(posterior.target.log_density)(z, jax.random.split(model_key, num_samples))
-    log_ratio = np.asarray(log_p - log_q, np.float64)
+    return diagnosis_of(np.asarray(log_p), np.asarray(log_q))
+
+
+def diagnosis_of(log_p: np.ndarray, log_q: np.ndarray) -> Diagnosis:
+    """Of the log densities of target and approximation at draws of the latter, each (draws,)."""
+    num_samples = len(log_p)
+    log_ratio = np.asarray(log_p, np.float64) - log_q
     bad = int((~np.isfinite(log_ratio)).sum())
     if bad:
         elbo, error, k_hat, k_error = float("-inf"), float("nan"), float("inf"), float("nan")
@@ -133,7 +138,7 @@ def diagnose(posterior: Posterior, *, key: Key, num_samples: int = 4000) -> Diag
     else:
         elbo = float(log_ratio.mean())
         error = float(log_ratio.std(ddof=1) / np.sqrt(num_samples))
-        rounding = 64 * float(jnp.finfo(log_q.dtype).eps * jnp.abs(log_q).max())
+        rounding = 64 * float(np.finfo(log_q.dtype).eps * np.abs(log_q).max())
         tail = tail_of(log_ratio * (np.ptp(log_ratio) > rounding))
         k_hat, k_error = tail.k_hat, tail.standard_error
         verdict = _verdict(tail, num_samples)

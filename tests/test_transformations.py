@@ -16,12 +16,14 @@ SIZE = 3
 #: Names that take or return no arrays of their own, and where each is mapped instead.
 ELSEWHERE = {
     "Diagnosis": "a result on the host",
+    "EmpiricalPosterior": "returned by infer",
     "Exp": "a transform: mapped with the families that use it",
     "Family": "made by family",
     "Fit": "returned by fit",
     "GradientCheck": "a result on the host",
     "Guide": "made by mean_field and its siblings",
     "Posterior": "returned by a guide",
+    "Report": "a result on the host",
     "Softplus": "a transform: mapped with the families that use it",
     "Status": "a word",
     "Target": "made by target",
@@ -31,6 +33,7 @@ ELSEWHERE = {
     "fitting": "a module; its functions are in the table",
     "fixed": "a word of a family",
     "free": "a word of a family",
+    "infer": "chooses on the host what it runs next",
     "networks": "a module; its functions are in the table",
     "sample_in_chunks": "a generator of compiled chunks",
     "shared": "a word of a family",
@@ -59,6 +62,11 @@ def at(guide):
     return lambda key: guide(guide.init(key)).log_prob(
         {"rate": jnp.array(1.2), "x": jnp.array(0.3)}
     )
+
+
+def matched(key):
+    posterior = fv.batch_and_match(TARGET, key=key, num_steps=20, num_samples=8, num_starts=2)
+    return posterior.marginals()["x"].loc
 
 
 def loss_of(make, guide=None, **options):
@@ -115,6 +123,7 @@ MAPPED = {
     "mean_field": (at(fv.mean_field(TARGET)), (KEYS,)),
     "full_rank": (at(fv.full_rank(TARGET)), (KEYS,)),
     "low_rank": (at(fv.low_rank(TARGET, rank=1)), (KEYS,)),
+    "batch_and_match": (matched, (KEYS,)),
     "laplace": (at(fv.laplace(TARGET)), (KEYS,)),
     "guide": (at(fv.guide(TARGET, dist.Normal(jnp.zeros(2), 1.0).to_event(1))), (KEYS,)),
     "negative_elbo": (loss_of(fv.negative_elbo), (KEYS,)),

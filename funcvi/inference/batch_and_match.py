@@ -1,0 +1,87 @@
+"""A normal approximation with nothing to tune: several climbs, then batch and match."""
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+
+from funcvi._checks import check_key
+from funcvi._types import Key
+from funcvi.families import family
+from funcvi.guides import Posterior, full_rank
+from funcvi.guides.contract import check_target
+from funcvi.inference.matching import matched
+from funcvi.inference.paths import Normal, best_of_climbs
+from funcvi.programs import run
+from funcvi.targets import Target
+
+__all__ = ["CLIMB_STEPS", "batch_and_match", "posterior_of"]
+
+CLIMB_STEPS = 40
+
+
+def batch_and_match(
+    target: Target,
+    *,
+    key: Key,
+    num_steps: int = 300,
+    num_samples: int = 64,
+    num_starts: int = 8,
+) -> Posterior:
+    """The normal posterior whose scores are the target's, without step sizes or schedules.
+
+    It starts at the best normal along ``num_starts`` climbs (Pathfinder, Zhang et al. 2022,
+    jmlr.org/papers/v23/21-0889.html) and takes closed-form steps from there (Cai et al. 2024,
+    arXiv:2402.14758). Where the posterior is close to a normal distribution on unconstrained space
+    it is there in seconds, whatever the scales of its sites; ``fv.diagnose`` tells.
+
+    Args:
+        target: made by :func:`fv.target`; its log density must not be random.
+        key: a key.
+        num_steps: closed-form steps.
+        num_samples: scores in each step, an even number.
+        num_starts: climbs, and the places where they start.
+
+    Returns:
+        A :class:`Posterior` of ``fv.full_rank(target)``, whose params can be fitted further.
+
+    Raises:
+        TypeError: this is no target.
+        ValueError: the log density is random, or ``num_samples`` is odd.
+
+    Example:
+        >>> import jax, numpyro.distributions as dist
+        >>> from numpyro.distributions import constraints
+        >>> import funcvi as fv
+        >>> t = fv.target(lambda x: dist.Normal(3e4, 100.0).log_prob(x["a"]),
+        ...               supports={"a": constraints.real})
+        >>> posterior = fv.batch_and_match(t, key=jax.random.key(0))
+        >>> q = posterior.marginals()["a"]
+        >>> round(float(q.loc), -1), round(float(q.scale))
+        (30000.0, 100)
+    """
+    check_target(target)
+    check_key(key)
+    target.check_exact("fv.batch_and_match")
+    if num_samples < 2 or num_samples % 2:
+        raise ValueError(f"num_samples must be even and positive, got {num_samples}.")
+    start_key, climb_key, match_key = jax.random.split(key, 3)
+    starts = target.ravel(target.start(start_key, (num_starts,)))
+
+    def log_density(x: jax.Array) -> jax.Array:
+        return target.log_density(target.unravel(x))
+
+    def found(starts: jax.Array, climb_key: Key, match_key: Key) -> Normal:
+        normal, _ = best_of_climbs(log_density, starts, climb_key, CLIMB_STEPS)
+        return matched(log_density, normal, match_key, num_steps, num_samples)
+
+    return posterior_of(target, run(found, starts, climb_key, match_key))
+
+
+def posterior_of(target: Target, normal: Normal) -> Posterior:
+    """The posterior of ``fv.full_rank`` that is this normal distribution."""
+    # Of A = factor, A A^T = R^T R: R^T of A^T = Q R is its Cholesky factor up to signs.
+    upper = jnp.linalg.qr(normal.factor.T, mode="r")
+    scale_tril = (upper * jnp.sign(jnp.diagonal(upper))[:, None]).T
+    guide = full_rank(target)
+    of = family(dist.MultivariateNormal(normal.loc, scale_tril=jnp.eye(target.size)))
+    return guide(of.inverse(dist.MultivariateNormal(normal.loc, scale_tril=scale_tril)))

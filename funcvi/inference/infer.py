@@ -1,0 +1,289 @@
+"""A posterior and whether to trust it, from one call."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from funcvi._checks import check_key
+from funcvi._types import Key
+from funcvi.diagnostics import Diagnosis, diagnosis_of, psis
+from funcvi.guides import Posterior
+from funcvi.guides.contract import check_target
+from funcvi.inference.batch_and_match import CLIMB_STEPS, posterior_of
+from funcvi.inference.chains import Chains, Mixing, chains, energy_mixing, mixing
+from funcvi.inference.empirical import EmpiricalPosterior, resampled
+from funcvi.inference.matching import matched
+from funcvi.inference.paths import Climbs, Normal, best_of_climbs
+from funcvi.inference.report import Report, Rung, Trust
+from funcvi.programs import run
+from funcvi.targets import Target
+
+__all__ = ["infer"]
+
+_CLIMBS, _MATCHES, _BATCH = 8, 300, 64
+_DRAWS, _NUMBERS = 40_000, 4_000_000  # of the normal, to judge it by and to weight; in all
+_RESAMPLED = 10_000
+_CHAINS, _WARMUP, _LENGTH, _EXTENSIONS = 4, 500, 1000, 2
+_ENOUGH = 400  # effective draws, in every coordinate
+_MIXED, _APART = 1.01, 1.1  # R-hat
+_LIVELY = 0.6  # E-BFMI; 0.3 is the usual alarm, at which much is left out
+_ALIKE = 0.05  # of a standard deviation, between a normal and its weighted draws
+METHODS = ("auto", "variational")
+
+
+class _Fitted(NamedTuple):
+    """The normal approximation, draws of it, and log densities of both sides there."""
+
+    normal: Normal
+    climbs: Climbs
+    draws: Array
+    log_p: Array
+    log_q: Array
+
+
+def infer(
+    target: Target, *, key: Key, method: str = "auto", budget: float = math.inf
+) -> tuple[Posterior | EmpiricalPosterior, Report]:
+    """A posterior, and a report that says whether it can be trusted.
+
+    It climbs a ladder as far as it must: a normal approximation by batch and match
+    (:func:`fv.batch_and_match`), judged by its importance ratios; its draws weighted by these
+    ratios, where they can be (Pareto smoothed, Vehtari et al. 2024, arXiv:1507.02646); and chains
+    of the No-U-Turn sampler in the normal's own coordinates, until they agree.
+
+    Args:
+        target: made by :func:`fv.target`; its log density must not be random.
+        key: a key.
+        method: "auto", or "variational" for no chains.
+        budget: seconds of wall time, after which no further rung is begun.
+
+    Returns:
+        A posterior: that of ``fv.full_rank(target)`` where it is as good as its weighted draws,
+        else an :class:`EmpiricalPosterior` of draws; and a :class:`Report`.
+
+    Raises:
+        TypeError: this is no target.
+        ValueError: the log density is random, or the method is unknown.
+
+    Example:
+        >>> import jax, numpyro.distributions as dist
+        >>> from numpyro.distributions import constraints
+        >>> import funcvi as fv
+        >>> t = fv.target(lambda x: dist.Normal(3.0, 0.5).log_prob(x["a"]),
+        ...               supports={"a": constraints.real})
+        >>> posterior, report = fv.infer(t, key=jax.random.key(0))
+        >>> str(report.verdict), str(report.rung)
+        ('reliable', 'normal')
+    """
+    check_target(target)
+    check_key(key)
+    target.check_exact("fv.infer")
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {METHODS}, got {method!r}.")
+    began = time.monotonic()
+    start_key, fit_key, weight_key, chain_key = jax.random.split(key, 4)
+    starts = target.ravel(target.start(start_key, (_CLIMBS,)))
+    fitted: _Fitted = run(_fit(target), starts, fit_key)
+    diagnosis = diagnosis_of(np.asarray(fitted.log_p), np.asarray(fitted.log_q))
+    spent = _CLIMBS * CLIMB_STEPS * 66 + _MATCHES * _BATCH + len(fitted.draws)
+    modes = _other_modes(fitted)
+    facts = _Facts(target, diagnosis, spent, began)
+    weighted = _weighted(fitted, diagnosis, weight_key)
+    if weighted is not None and not len(modes):
+        draws, size = weighted
+        if _close(fitted, draws):
+            posterior = posterior_of(target, fitted.normal)
+            return posterior, facts.report(Trust.reliable, Rung.normal, _NORMAL, size)
+        found = EmpiricalPosterior(target, draws)
+        return found, facts.report(Trust.reliable, Rung.importance, _WEIGHTED, size)
+    if method == "variational" or time.monotonic() - began > budget:
+        message = _MODES if weighted is not None else f"{_POOR} k-hat is {diagnosis.verdict}."
+        trust = Trust.failed if diagnosis.verdict == "wrong" else Trust.with_care
+        names = tuple(target.shapes)
+        return posterior_of(target, fitted.normal), facts.report(
+            trust, Rung.normal, message, float(_RESAMPLED), careful=names
+        )
+    return _by_chains(fitted, modes, facts, chain_key, budget)
+
+
+class _Facts(NamedTuple):
+    target: Target
+    diagnosis: Diagnosis
+    evaluations: int
+    began: float
+
+    def report(
+        self,
+        trust: Trust,
+        rung: Rung,
+        message: str,
+        effective_size: float,
+        r_hat: float = math.nan,
+        careful: tuple[str, ...] = (),
+        more: int = 0,
+    ) -> Report:
+        """With what is known of the normal approximation, and of time."""
+        d = self.diagnosis
+        return Report(
+            trust,
+            rung,
+            message,
+            d.elbo,
+            d.elbo_standard_error,
+            d.k_hat,
+            d.k_hat_standard_error,
+            effective_size,
+            r_hat,
+            careful,
+            self.evaluations + more,
+            time.monotonic() - self.began,
+        )
+
+
+_NORMAL = "the posterior is nearly normal on unconstrained space, as its importance ratios show."
+_WEIGHTED = "draws of a normal approximation, corrected by importance weights of finite variance."
+_MODES = (
+    "climbs ended at other places of similar ELBO, which this posterior leaves out: compare "
+    "them, or order what is exchangeable."
+)
+_POOR = "the posterior is not normal on unconstrained space, and weights cannot correct it:"
+
+
+def _fit(target: Target) -> Callable[[Array, Key], _Fitted]:
+    def log_density(x: Array) -> Array:
+        return target.log_density(target.unravel(x))
+
+    count = max(_RESAMPLED, min(_DRAWS, _NUMBERS // target.size))
+
+    def found(starts: Array, key: Key) -> _Fitted:
+        climb_key, match_key, draw_key = jax.random.split(key, 3)
+        first, climbs = best_of_climbs(log_density, starts, climb_key, CLIMB_STEPS)
+        normal = matched(log_density, first, match_key, _MATCHES, _BATCH)
+        noise = jax.random.normal(draw_key, (count, target.size), starts.dtype)
+        draws = normal.loc + noise @ normal.factor.T
+        _, log_det = jnp.linalg.slogdet(normal.factor)
+        constant = log_det + target.size * math.log(2 * math.pi) / 2
+        log_q = -jnp.sum(noise**2, axis=1) / 2 - constant
+        return _Fitted(
+            normal, climbs, draws, jax.lax.map(log_density, draws, batch_size=500), log_q
+        )
+
+    return found
+
+
+def _weighted(fitted: _Fitted, diagnosis: Diagnosis, key: Key) -> tuple[Array, float] | None:
+    """Draws resampled by smoothed weights and their effective number, if those can be had."""
+    if not diagnosis.reliable:
+        return None
+    log_weights, _ = psis(np.asarray(fitted.log_p, np.float64) - np.asarray(fitted.log_q))
+    size = float(1 / np.sum(np.exp(2 * log_weights)))
+    if size < 2 * _ENOUGH:
+        return None
+    return resampled(fitted.draws, jnp.asarray(log_weights), key, _RESAMPLED), size
+
+
+def _close(fitted: _Fitted, draws: Array) -> bool:
+    """Whether weights change means and spreads of all coordinates by next to nothing."""
+    before, after = np.asarray(fitted.draws), np.asarray(draws)
+    spread = after.std(0)
+    moved = np.abs(before.mean(0) - after.mean(0)) / spread
+    wider = np.abs(np.log(before.std(0) / spread))
+    return bool(moved.max() < _ALIKE and wider.max() < _ALIKE)
+
+
+def _other_modes(fitted: _Fitted) -> np.ndarray:
+    """Where climbs ended elsewhere, with ELBOs that leave those places much of the mass."""
+    elbo = np.asarray(fitted.climbs.elbo)
+    away = np.asarray(fitted.climbs.normal.loc - fitted.normal.loc)
+    distance = np.linalg.norm(np.linalg.solve(np.asarray(fitted.normal.factor), away.T), axis=0)
+    far = distance > 4 * math.sqrt(away.shape[1]) + 3
+    return np.asarray(fitted.climbs.normal.loc)[far & (elbo > elbo.max() - 5)]
+
+
+def _by_chains(
+    fitted: _Fitted, modes: np.ndarray, facts: _Facts, key: Key, budget: float
+) -> tuple[EmpiricalPosterior, Report]:
+    target = facts.target
+    start_key, *keys = jax.random.split(key, 2 + _EXTENSIONS)
+    starts = _starts(fitted, modes, start_key)
+
+    def log_density(x: Array) -> Array:
+        return target.log_density(target.unravel(x))
+
+    def sampled(normal: Normal, starts: Array, key: Key) -> Chains:
+        return chains(log_density, normal, starts, key, _WARMUP, _LENGTH)
+
+    normal, kept, gradients = fitted.normal, list[Chains](), 0
+    for count, one_key in enumerate(keys):
+        kept.append(run(sampled, normal, starts, one_key))
+        gradients += int(kept[-1].num_gradients)
+        draws = np.concatenate([x.draws for x in kept], axis=1)
+        mixed = mixing(draws)
+        late = time.monotonic() - facts.began > budget
+        if _agree(mixed).all() or late or count == _EXTENSIONS:
+            break
+        starts = kept[-1].draws[:, -1]
+        if np.max(mixed.r_hat) > _APART:  # not there yet: from where they are, as they lie there
+            normal, kept = _normal_of(np.asarray(kept[-1].draws), normal), []
+    slowest = min(energy_mixing(np.asarray(x.energy)) for x in kept)
+    posterior = EmpiricalPosterior(target, jnp.asarray(draws.reshape(-1, target.size)))
+    return posterior, _judged(mixed, slowest, facts, gradients)
+
+
+def _starts(fitted: _Fitted, modes: np.ndarray, key: Key) -> Array:
+    """Draws by their weights, cut so that no one of them is all, and the other modes."""
+    ratio = np.asarray(fitted.log_p, np.float64) - np.asarray(fitted.log_q)
+    ratio = np.where(np.isfinite(ratio), ratio, -np.inf)
+    cut = jnp.asarray(np.minimum(ratio, np.quantile(ratio, 0.99)))
+    starts = resampled(fitted.draws, cut, key, _CHAINS)
+    places = modes[: _CHAINS - 1]
+    return starts.at[: len(places)].set(places) if len(places) else starts
+
+
+def _normal_of(draws: np.ndarray, before: Normal) -> Normal:
+    """With the mean and covariance of draws; as before, if that has no factor."""
+    flat = draws.reshape(-1, draws.shape[-1])
+    covariance = np.atleast_2d(np.cov(flat.T))
+    shrunk = 0.9 * covariance + 0.1 * np.diag(np.diag(covariance))
+    factor = jnp.linalg.cholesky(jnp.asarray(shrunk, flat.dtype))
+    if not bool(jnp.all(jnp.isfinite(factor))):
+        return before
+    return Normal(jnp.asarray(flat.mean(0)), factor)
+
+
+def _agree(mixed: Mixing) -> np.ndarray:
+    """By coordinate."""
+    return np.asarray((mixed.r_hat < _MIXED) & (mixed.effective > _ENOUGH))
+
+
+def _judged(mixed: Mixing, energy: float, facts: _Facts, gradients: int) -> Report:
+    r_hat, size = float(np.max(mixed.r_hat)), float(np.min(mixed.effective))
+    entries = facts.target.unravel(jnp.asarray(~_agree(mixed)))
+    careful = tuple(name for name, bad in entries.items() if bool(jnp.any(bad)))
+    if careful and not r_hat < _APART:
+        trust = Trust.failed
+        message = (
+            f"the chains have not mixed (R-hat {r_hat:.2f}; {', '.join(careful)}): several modes, "
+            "or scales that need a non-centred parameterisation."
+        )
+    elif careful:
+        trust = Trust.with_care
+        message = (
+            f"few effective draws ({size:.0f}) in {', '.join(careful)}: their tails are rough. A "
+            "non-centred parameterisation may help."
+        )
+    elif energy < _LIVELY:
+        trust, careful = Trust.with_care, tuple(facts.target.shapes)
+        message = (
+            f"the chains agree, but their energies move slowly (E-BFMI {energy:.2f}): a tail or a "
+            "neck may be left out. A non-centred parameterisation may help."
+        )
+    else:
+        trust, message = Trust.reliable, f"{_CHAINS} chains agree in every coordinate."
+    return facts.report(trust, Rung.chains, message, size, r_hat, careful, gradients)

@@ -1,0 +1,143 @@
+"""Where to begin: of all places along several climbs, the one whose normal has the highest ELBO.
+
+A hierarchical posterior is highest where one of its scales is zero, far from its mass, and nothing
+recovers from a start there; the mass lies on the way. Pathfinder, Zhang et al. 2022,
+jmlr.org/papers/v23/21-0889.html.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from funcvi._types import Key
+
+__all__ = ["Climbs", "Normal", "best_of_climbs"]
+
+LogDensity = Callable[[Array], Array]
+
+_HALVINGS = 12
+_DRAWS = 32  # for each ELBO, in mirrored pairs
+_LEFT_OUT = 2  # of them, the lowest: one draw in a tail must not hide a good place
+
+
+class Normal(NamedTuple):
+    """The law of ``loc + factor @ noise``; any square factor, of shape (size, size)."""
+
+    loc: Array
+    factor: Array
+
+
+class _Climb(NamedTuple):
+    """Of the quasi-Newton climb: the place, what is there, and the inverse of the curvature."""
+
+    x: Array
+    value: Array
+    slope: Array
+    inverse: Array
+    begun: Array
+
+
+class Climbs(NamedTuple):
+    """The best normal of each climb, and its ELBO, with a leading axis of climbs."""
+
+    elbo: Array
+    normal: Normal
+
+
+def best_of_climbs(
+    log_density: LogDensity, starts: Array, key: Key, num_steps: int
+) -> tuple[Normal, Climbs]:
+    """The normal of the highest ELBO, and those of all climbs.
+
+    Args:
+        log_density: of a vector (size,).
+        starts: shape (climbs, size), where the log density and its gradient are finite.
+        key: of the draws that the ELBOs are estimated by, the same ones everywhere.
+        num_steps: of each climb.
+    """
+    half = jax.random.normal(key, (_DRAWS // 2, starts.shape[1]))
+    noise = jnp.concatenate([half, -half])
+    best = jax.vmap(partial(_climb, log_density, noise, num_steps))(starts)
+    top = jnp.argmax(best.elbo)
+    return jax.tree.map(lambda x: x[top], best.normal), best
+
+
+def _climb(log_density: LogDensity, noise: Array, num_steps: int, start: Array) -> Climbs:
+    value, slope = jax.value_and_grad(log_density)(start)
+    size = start.shape[0]
+    unit = jnp.eye(size, dtype=start.dtype)
+    first = _Climb(start, value, slope, unit / (1 + jnp.linalg.norm(slope)), jnp.zeros((), bool))
+    none = Climbs(jnp.array(-jnp.inf, start.dtype), Normal(start, unit))
+
+    def step(state: tuple[_Climb, Climbs], _: None) -> tuple[tuple[_Climb, Climbs], None]:
+        climb, best = state
+        climb = _step(log_density, climb)
+        factor = jnp.linalg.cholesky(climb.inverse)
+        # Of the quadratic model at this place: its top, and the place itself.
+        for loc in (climb.x + climb.inverse @ climb.slope, climb.x):
+            normal = Normal(loc, factor)
+            elbo = _elbo(log_density, noise, normal)
+            better = elbo > best.elbo
+            best = jax.tree.map(partial(jnp.where, better), Climbs(elbo, normal), best)
+        return (climb, best), None
+
+    return lax.scan(step, (first, none), None, length=num_steps)[0][1]
+
+
+def _elbo(log_density: LogDensity, noise: Array, normal: Normal) -> Array:
+    values = jax.vmap(log_density)(normal.loc + noise @ normal.factor.T)
+    values = jnp.sort(jnp.where(jnp.isfinite(values), values, -jnp.inf))[_LEFT_OUT:]
+    size = noise.shape[1]
+    entropy = jnp.sum(jnp.log(jnp.diagonal(normal.factor))) + size * (1 + math.log(2 * math.pi)) / 2
+    elbo = jnp.mean(values) + entropy
+    return jnp.where(jnp.isfinite(elbo), elbo, -jnp.inf)
+
+
+def _step(log_density: LogDensity, now: _Climb) -> _Climb:
+    """One step of BFGS, halved until it climbs."""
+    direction = now.inverse @ now.slope
+    longest = 5 * (1 + jnp.linalg.norm(now.x))
+    direction *= jnp.minimum(1.0, longest / (jnp.linalg.norm(direction) + 1e-30))
+    rise = jnp.vdot(direction, now.slope)
+
+    def at(length: Array) -> tuple[Array, Array, Array]:
+        x = now.x + length * direction
+        value, slope = jax.value_and_grad(log_density)(x)
+        enough = value >= now.value + 1e-4 * length * rise
+        return value, slope, enough & jnp.isfinite(value) & jnp.all(jnp.isfinite(slope))
+
+    def failing(state: tuple[Array, Array, tuple[Array, Array, Array]]) -> Array:
+        count, _, (_, _, climbs) = state
+        return ~climbs & (count < _HALVINGS)
+
+    def shorter(
+        state: tuple[Array, Array, tuple[Array, Array, Array]],
+    ) -> tuple[Array, Array, tuple[Array, Array, Array]]:
+        count, length, _ = state
+        return count + 1, length / 3, at(length / 3)
+
+    one = jnp.ones((), now.x.dtype)
+    _, length, (value, slope, climbs) = lax.while_loop(
+        failing, shorter, (jnp.zeros((), jnp.int32), one, at(one))
+    )
+    moved = length * direction
+    new = _Climb(now.x + moved, value, slope, *_updated(now, moved, now.slope - slope))
+    return jax.tree.map(partial(jnp.where, climbs), new, now)
+
+
+def _updated(now: _Climb, moved: Array, fell: Array) -> tuple[Array, Array]:
+    """The inverse curvature that explains by how much the slope fell along a step."""
+    along = jnp.vdot(moved, fell)
+    curved = along > 1e-8 * jnp.linalg.norm(moved) * jnp.linalg.norm(fell)
+    unit = jnp.eye(len(moved), dtype=moved.dtype)
+    safe = jnp.where(curved, along, 1.0)
+    scaled = unit * safe / jnp.vdot(fell, fell)
+    before = jnp.where(now.begun, now.inverse, scaled)
+    left = unit - jnp.outer(moved, fell) / safe
+    after = left @ before @ left.T + jnp.outer(moved, moved) / safe
+    return jnp.where(curved, after, now.inverse), now.begun | curved
