@@ -132,17 +132,20 @@ class Replay(_Given):
 
 
 class WithoutDraws(_Given):
-    """Gives a flat prior, which has no draws, some value of its support."""
+    """Gives each continuous latent some value of its support, for shapes and supports to be seen.
+
+    A draw of its prior would do for most, but a flat one has none, and a vague one's may overflow.
+    """
 
     def give(self, msg: Message) -> None:
-        """Sets the value, if it is one of a flat prior."""
+        """Sets the value, unless the model has."""
         if msg["value"] is None:
             msg["value"] = self.value(msg)
 
     def value(self, site: Message, backwards: bool = False) -> Array | None:
-        """The image of zero."""
+        """The image of zero; none where only a draw is known to fit."""
         d = site["fn"]
-        if not isinstance(unwrapped(d, *WRAPPERS), dist.ImproperUniform):
+        if d.is_discrete or isinstance(unwrapped(d, *WRAPPERS), dist.Delta):
             return None
         bijection = bijection_for(d.support)
         shape = (*site["kwargs"].get("sample_shape", ()), *d.shape())

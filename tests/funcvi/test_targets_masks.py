@@ -151,3 +151,15 @@ def test_flat_priors_have_the_density_of_the_data_alone() -> None:
     assert np.all(np.diff(values["ordered"]) > 0)
     exact = stats.norm.logpdf(y, values["ordered"].sum(), values["scale"]).sum()
     np.testing.assert_allclose(target.log_density(z) - target.log_det(z), exact, rtol=1e-5)
+
+
+def test_a_vague_prior_whose_draws_overflow_is_no_obstacle() -> None:
+    """The model was run with draws of its priors, and numpyro refused what came of them."""
+
+    def model(y: Any) -> None:
+        variance = numpyro.sample("variance", dist.InverseGamma(0.001, 0.001))
+        x = numpyro.sample("x", dist.Normal(0.0, jnp.sqrt(variance)).expand((3,)).to_event(1))
+        numpyro.sample("y", dist.Binomial(10, logits=x).to_event(1), obs=y)
+
+    target = fv.target(model, jnp.array([3, 4, 5]))
+    assert np.isfinite(target.log_density({"variance": jnp.zeros(()), "x": jnp.ones(3)}))
