@@ -21,7 +21,7 @@ from funcvi.guides.starts import checked_sites
 from funcvi.programs import run
 from funcvi.targets import Target
 
-__all__ = ["laplace"]
+__all__ = ["laplace", "triangular"]
 
 _WIDEST = 2.0  # standard deviation in a direction without curvature: as wide as the starts
 _CLOSE = 1e-5  # nats below the mode: within 0.5 % of a standard deviation
@@ -131,11 +131,15 @@ def _curvature_at_mode(
     end, _, _ = jax.lax.while_loop(climbing, step, first)
     last = end.axes @ (end.slope / end.precision)
     mode = jnp.where(end.left <= _CLOSE, end.x - last, end.x)
-    # Of A = V diag(1 / sqrt(precision)) the covariance is A A^T, so R^T of A^T = Q R is its
-    # Cholesky factor up to signs: no square is taken, so none is lost to rounding.
-    upper = jnp.linalg.qr((end.axes / jnp.sqrt(end.precision)).T, mode="r")
-    factor = (upper * jnp.sign(jnp.diagonal(upper))[:, None]).T
+    factor = triangular(end.axes / jnp.sqrt(end.precision))
     return mode, factor, jnp.sum(~end.curved), end.left
+
+
+def triangular(factor: Array) -> Array:
+    """The Cholesky factor of ``factor @ factor.T``, of which no square is taken: none is lost to
+    rounding. R^T of factor^T = Q R is the Cholesky factor up to signs."""
+    upper = jnp.linalg.qr(factor.T, mode="r")
+    return (upper * jnp.sign(jnp.diagonal(upper))[:, None]).T
 
 
 def _report(flat: ArrayLike, left: ArrayLike, size: int, num_steps: int) -> None:

@@ -1,20 +1,25 @@
 """A normal approximation with nothing to tune: several climbs, then batch and match."""
 
+from collections.abc import Callable
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
+from jax import Array
 
 from funcvi._checks import check_key
 from funcvi._types import Key
 from funcvi.families import family
 from funcvi.guides import Posterior, full_rank
 from funcvi.guides.contract import check_target
+from funcvi.guides.laplace import triangular
 from funcvi.inference.matching import matched
-from funcvi.inference.paths import Normal, best_of_climbs
+from funcvi.inference.paths import Climbs, Normal, best_of_climbs
 from funcvi.programs import run
 from funcvi.targets import Target
 
-__all__ = ["CLIMB_STEPS", "batch_and_match", "posterior_of"]
+__all__ = ["CLIMB_STEPS", "batch_and_match", "climb_and_match", "log_density_of", "posterior_of"]
 
 CLIMB_STEPS = 40
 
@@ -67,21 +72,33 @@ def batch_and_match(
     start_key, climb_key, match_key = jax.random.split(key, 3)
     starts = target.ravel(target.start(start_key, (num_starts,)))
 
-    def log_density(x: jax.Array) -> jax.Array:
-        return target.log_density(target.unravel(x))
+    found = partial(climb_and_match, target, num_steps=num_steps, num_samples=num_samples)
+    return posterior_of(target, run(lambda *a: found(*a)[0], starts, climb_key, match_key))
 
-    def found(starts: jax.Array, climb_key: Key, match_key: Key) -> Normal:
-        normal, _ = best_of_climbs(log_density, starts, climb_key, CLIMB_STEPS)
-        return matched(log_density, normal, match_key, num_steps, num_samples)
 
-    return posterior_of(target, run(found, starts, climb_key, match_key))
+def log_density_of(target: Target) -> Callable[[Array], Array]:
+    """The log density as a function of a vector (size,)."""
+    return lambda x: target.log_density(target.unravel(x))
+
+
+def climb_and_match(
+    target: Target,
+    starts: Array,
+    climb_key: Key,
+    match_key: Key,
+    *,
+    num_steps: int = 300,
+    num_samples: int = 64,
+) -> tuple[Normal, Climbs]:
+    """The matched normal, and the climbs that it began at the best of."""
+    log_density = log_density_of(target)
+    first, climbs = best_of_climbs(log_density, starts, climb_key, CLIMB_STEPS)
+    return matched(log_density, first, match_key, num_steps, num_samples), climbs
 
 
 def posterior_of(target: Target, normal: Normal) -> Posterior:
     """The posterior of ``fv.full_rank`` that is this normal distribution."""
-    # Of A = factor, A A^T = R^T R: R^T of A^T = Q R is its Cholesky factor up to signs.
-    upper = jnp.linalg.qr(normal.factor.T, mode="r")
-    scale_tril = (upper * jnp.sign(jnp.diagonal(upper))[:, None]).T
+    scale_tril = triangular(normal.factor)
     guide = full_rank(target)
     of = family(dist.MultivariateNormal(normal.loc, scale_tril=jnp.eye(target.size)))
     return guide(of.inverse(dist.MultivariateNormal(normal.loc, scale_tril=scale_tril)))

@@ -15,11 +15,15 @@ from funcvi._types import Key
 from funcvi.diagnostics import Diagnosis, diagnosis_of, psis
 from funcvi.guides import Posterior
 from funcvi.guides.contract import check_target
-from funcvi.inference.batch_and_match import CLIMB_STEPS, posterior_of
+from funcvi.inference.batch_and_match import (
+    CLIMB_STEPS,
+    climb_and_match,
+    log_density_of,
+    posterior_of,
+)
 from funcvi.inference.chains import Chains, Mixing, chains, energy_mixing, mixing
 from funcvi.inference.empirical import EmpiricalPosterior, resampled
-from funcvi.inference.matching import matched
-from funcvi.inference.paths import Climbs, Normal, best_of_climbs
+from funcvi.inference.paths import PER_STEP, Climbs, Normal
 from funcvi.inference.report import Report, Rung, Trust
 from funcvi.programs import run
 from funcvi.targets import Target
@@ -34,7 +38,7 @@ _ENOUGH = 400  # effective draws, in every coordinate
 _MIXED, _APART = 1.01, 1.1  # R-hat
 _LIVELY = 0.6  # E-BFMI; 0.3 is the usual alarm, at which much is left out
 _ALIKE = 0.05  # of a standard deviation, between a normal and its weighted draws
-METHODS = ("auto", "variational")
+_METHODS = ("auto", "variational")
 
 
 class _Fitted(NamedTuple):
@@ -84,32 +88,37 @@ def infer(
     check_target(target)
     check_key(key)
     target.check_exact("fv.infer")
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {METHODS}, got {method!r}.")
+    if method not in _METHODS:
+        raise ValueError(f"method must be one of {_METHODS}, got {method!r}.")
     began = time.monotonic()
     start_key, fit_key, weight_key, chain_key = jax.random.split(key, 4)
     starts = target.ravel(target.start(start_key, (_CLIMBS,)))
-    fitted: _Fitted = run(_fit(target), starts, fit_key)
-    diagnosis = diagnosis_of(np.asarray(fitted.log_p), np.asarray(fitted.log_q))
-    spent = _CLIMBS * CLIMB_STEPS * 66 + _MATCHES * _BATCH + len(fitted.draws)
-    modes = _other_modes(fitted)
+    found: _Fitted = run(_fit(target), starts, fit_key)
+    diagnosis = diagnosis_of(np.asarray(found.log_p), np.asarray(found.log_q))
+    spent = _CLIMBS * CLIMB_STEPS * PER_STEP + _MATCHES * _BATCH + len(found.draws)
+    modes = _other_modes(found)
     facts = _Facts(target, diagnosis, spent, began)
-    weighted = _weighted(fitted, diagnosis, weight_key)
-    if weighted is not None and not len(modes):
-        draws, size = weighted
-        if _close(fitted, draws):
-            posterior = posterior_of(target, fitted.normal)
+    log_weights, size = _weights(found)
+    if diagnosis.reliable and size > 2 * _ENOUGH and not len(modes):
+        draws = resampled(found.draws, jnp.asarray(log_weights), weight_key, _RESAMPLED)
+        if _close(found, draws):
+            posterior = posterior_of(target, found.normal)
             return posterior, facts.report(Trust.reliable, Rung.normal, _NORMAL, size)
-        found = EmpiricalPosterior(target, draws)
-        return found, facts.report(Trust.reliable, Rung.importance, _WEIGHTED, size)
+        return EmpiricalPosterior(target, draws), facts.report(
+            Trust.reliable, Rung.importance, _WEIGHTED, size
+        )
     if method == "variational" or time.monotonic() - began > budget:
-        message = _MODES if weighted is not None else f"{_POOR} k-hat is {diagnosis.verdict}."
+        message = (
+            _MODES
+            if diagnosis.reliable and len(modes)
+            else f"{_POOR} k-hat is {diagnosis.verdict}."
+        )
         trust = Trust.failed if diagnosis.verdict == "wrong" else Trust.with_care
         names = tuple(target.shapes)
-        return posterior_of(target, fitted.normal), facts.report(
-            trust, Rung.normal, message, float(_RESAMPLED), careful=names
+        return posterior_of(target, found.normal), facts.report(
+            trust, Rung.normal, message, size, careful=names
         )
-    return _by_chains(fitted, modes, facts, chain_key, budget)
+    return _by_chains(found, modes, facts, chain_key, budget)
 
 
 class _Facts(NamedTuple):
@@ -156,15 +165,14 @@ _POOR = "the posterior is not normal on unconstrained space, and weights cannot 
 
 
 def _fit(target: Target) -> Callable[[Array, Key], _Fitted]:
-    def log_density(x: Array) -> Array:
-        return target.log_density(target.unravel(x))
-
+    log_density = log_density_of(target)
     count = max(_RESAMPLED, min(_DRAWS, _NUMBERS // target.size))
 
     def found(starts: Array, key: Key) -> _Fitted:
         climb_key, match_key, draw_key = jax.random.split(key, 3)
-        first, climbs = best_of_climbs(log_density, starts, climb_key, CLIMB_STEPS)
-        normal = matched(log_density, first, match_key, _MATCHES, _BATCH)
+        normal, climbs = climb_and_match(
+            target, starts, climb_key, match_key, num_steps=_MATCHES, num_samples=_BATCH
+        )
         noise = jax.random.normal(draw_key, (count, target.size), starts.dtype)
         draws = normal.loc + noise @ normal.factor.T
         _, log_det = jnp.linalg.slogdet(normal.factor)
@@ -177,15 +185,13 @@ def _fit(target: Target) -> Callable[[Array, Key], _Fitted]:
     return found
 
 
-def _weighted(fitted: _Fitted, diagnosis: Diagnosis, key: Key) -> tuple[Array, float] | None:
-    """Draws resampled by smoothed weights and their effective number, if those can be had."""
-    if not diagnosis.reliable:
-        return None
-    log_weights, _ = psis(np.asarray(fitted.log_p, np.float64) - np.asarray(fitted.log_q))
-    size = float(1 / np.sum(np.exp(2 * log_weights)))
-    if size < 2 * _ENOUGH:
-        return None
-    return resampled(fitted.draws, jnp.asarray(log_weights), key, _RESAMPLED), size
+def _weights(found: _Fitted) -> tuple[np.ndarray, float]:
+    """Smoothed log weights of the normal's draws, and their effective number; NaN for none."""
+    ratio = np.asarray(found.log_p, np.float64) - np.asarray(found.log_q)
+    if not np.all(np.isfinite(ratio)):
+        return ratio, math.nan
+    log_weights, _ = psis(ratio)
+    return log_weights, float(1 / np.sum(np.exp(2 * log_weights)))
 
 
 def _close(fitted: _Fitted, draws: Array) -> bool:
@@ -213,8 +219,7 @@ def _by_chains(
     start_key, *keys = jax.random.split(key, 2 + _EXTENSIONS)
     starts = _starts(fitted, modes, start_key)
 
-    def log_density(x: Array) -> Array:
-        return target.log_density(target.unravel(x))
+    log_density = log_density_of(target)
 
     def sampled(normal: Normal, starts: Array, key: Key) -> Chains:
         return chains(log_density, normal, starts, key, _WARMUP, _LENGTH)

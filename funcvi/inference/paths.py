@@ -16,12 +16,13 @@ from jax import Array, lax
 
 from funcvi._types import Key
 
-__all__ = ["Climbs", "Normal", "best_of_climbs"]
+__all__ = ["PER_STEP", "Climbs", "Normal", "best_of_climbs"]
 
 LogDensity = Callable[[Array], Array]
 
-_HALVINGS = 12
+_SHORTER = 12
 _DRAWS = 32  # for each ELBO, in mirrored pairs
+PER_STEP = 2 * _DRAWS + 2  # evaluations, where the line search accepts its first length or two
 _LEFT_OUT = 2  # of them, the lowest: one draw in a tail must not hide a good place
 
 
@@ -99,7 +100,7 @@ def _elbo(log_density: LogDensity, noise: Array, normal: Normal) -> Array:
 
 
 def _step(log_density: LogDensity, now: _Climb) -> _Climb:
-    """One step of BFGS, halved until it climbs."""
+    """One step of BFGS, shortened until it climbs."""
     direction = now.inverse @ now.slope
     longest = 5 * (1 + jnp.linalg.norm(now.x))
     direction *= jnp.minimum(1.0, longest / (jnp.linalg.norm(direction) + 1e-30))
@@ -113,7 +114,7 @@ def _step(log_density: LogDensity, now: _Climb) -> _Climb:
 
     def failing(state: tuple[Array, Array, tuple[Array, Array, Array]]) -> Array:
         count, _, (_, _, climbs) = state
-        return ~climbs & (count < _HALVINGS)
+        return ~climbs & (count < _SHORTER)
 
     def shorter(
         state: tuple[Array, Array, tuple[Array, Array, Array]],

@@ -34,10 +34,11 @@ class Report:
         elbo_standard_error: its Monte Carlo error.
         k_hat: Pareto shape of its importance ratios.
         k_hat_standard_error: its standard error.
-        effective_size: of the draws, the smallest of all coordinates.
+        effective_size: of the draws, the smallest of all coordinates; of a normal, of its draws by
+            their importance weights, NaN where those have none.
         r_hat: of the chains, the largest of all coordinates; NaN where none ran.
         careful: the sites that ``use with care`` is about.
-        evaluations: of the log density or its gradient.
+        evaluations: of the log density or its gradient, about.
         seconds: of wall time, compilation included.
     """
 

@@ -13,7 +13,6 @@ from interop.from_torch.contents import PLAIN, is_foreign
 
 __all__ = ["Place", "Reach", "reached"]
 
-
 _MAKING = {"__init_subclass__", "__class_getitem__", "__set_name__", "__reduce__", "__reduce_ex__"}
 
 

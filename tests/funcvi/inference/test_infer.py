@@ -107,6 +107,7 @@ def test_no_chains_where_none_are_wanted() -> None:
         assert report.rung == "normal"
         assert report.verdict != "reliable"
         assert report.careful == ("log_scale", "x")
+        assert not report.effective_size > 4000  # of 40,000 draws whose weights are poor
 
 
 def test_bad_input() -> None:
