@@ -37,18 +37,26 @@ _CHAINS, _WARMUP, _LENGTH, _EXTENSIONS = 4, 500, 1000, 2
 _ENOUGH = 400  # effective draws, in every coordinate
 _MIXED, _APART = 1.01, 1.1  # R-hat
 _LIVELY = 0.6  # E-BFMI; 0.3 is the usual alarm, at which much is left out
+_NEAR, _FAR = 30.0, 3000.0  # standard deviations
+_ENDLESS = 1e10  # a standard deviation of nothing
 _ALIKE = 0.05  # of a standard deviation, between a normal and its weighted draws
 _METHODS = ("auto", "variational")
 
 
 class _Fitted(NamedTuple):
-    """The normal approximation, draws of it, and log densities of both sides there."""
+    """The normal approximation, draws of it, and log densities of both sides there.
+
+    Of its principal axes, one a column, ``falls`` says how much faster the log density falls far
+    out than one over the distance, on the side where it falls less.
+    """
 
     normal: Normal
     climbs: Climbs
     draws: Array
     log_p: Array
     log_q: Array
+    axes: Array
+    falls: Array
 
 
 def infer(
@@ -96,9 +104,13 @@ def infer(
     found: _Fitted = run(_fit(target), starts, fit_key)
     diagnosis = diagnosis_of(np.asarray(found.log_p), np.asarray(found.log_q))
     spent = _CLIMBS * CLIMB_STEPS * PER_STEP + _MATCHES * _BATCH + len(found.draws)
-    modes = _other_modes(found)
     facts = _Facts(target, diagnosis, spent, began)
     log_weights, size = _weights(found)
+    if endless := _endless(target, found):
+        return posterior_of(target, found.normal), facts.report(
+            Trust.failed, Rung.normal, _IMPROPER.format(", ".join(endless)), size, careful=endless
+        )
+    modes = _other_modes(found)
     if diagnosis.reliable and size > 2 * _ENOUGH and not len(modes):
         draws = resampled(found.draws, jnp.asarray(log_weights), weight_key, _RESAMPLED)
         if _close(found, draws):
@@ -161,6 +173,10 @@ _MODES = (
     "climbs ended at other places of similar ELBO, which this posterior leaves out: compare "
     "them, or order what is exchangeable."
 )
+_IMPROPER = (
+    "the log density does not fall far out along {}: there may be no finite mass. Give it a proper "
+    "prior."
+)
 _POOR = "the posterior is not normal on unconstrained space, and weights cannot correct it:"
 
 
@@ -178,11 +194,23 @@ def _fit(target: Target) -> Callable[[Array, Key], _Fitted]:
         _, log_det = jnp.linalg.slogdet(normal.factor)
         constant = log_det + target.size * math.log(2 * math.pi) / 2
         log_q = -jnp.sum(noise**2, axis=1) / 2 - constant
-        return _Fitted(
-            normal, climbs, draws, jax.lax.map(log_density, draws, batch_size=500), log_q
-        )
+        axes, spreads, _ = jnp.linalg.svd(normal.factor)
+        axes = axes * spreads
+        sides = [_fall(log_density, normal.loc, sign * axes) for sign in (1, -1)]
+        falls = jnp.minimum(*sides)
+        log_p = jax.lax.map(log_density, draws, batch_size=500)
+        return _Fitted(normal, climbs, draws, log_p, log_q, axes, falls)
 
     return found
+
+
+def _fall(log_density: Callable[[Array], Array], loc: Array, axes: Array) -> Array:
+    """By how much more than the logarithm of the distance, from the middle or from near."""
+    top = log_density(loc)
+    near, far = (jax.vmap(log_density)(loc + r * axes.T) for r in (_NEAR, _FAR))
+    fall = jnp.maximum(near - far - math.log(_FAR / _NEAR), top - far - math.log(_FAR))
+    fall = jnp.where(jnp.isfinite(near) & jnp.isfinite(far), fall, jnp.inf)
+    return jnp.where(jnp.linalg.norm(axes, axis=0) < _ENDLESS, fall, -jnp.inf)
 
 
 def _weights(found: _Fitted) -> tuple[np.ndarray, float]:
@@ -203,11 +231,24 @@ def _close(fitted: _Fitted, draws: Array) -> bool:
     return bool(moved.max() < _ALIKE and wider.max() < _ALIKE)
 
 
+def _endless(target: Target, found: _Fitted) -> tuple[str, ...]:
+    """The sites that a principal axis is mostly of, along which the log density hardly falls.
+
+    A density of finite mass falls faster than one over the distance. What is not finite out there
+    is taken to have fallen.
+    """
+    flat = np.asarray(found.falls) <= 0
+    axes = np.abs(np.asarray(found.axes))
+    largest = axes >= 0.5 * axes.max(axis=0)
+    sites = target.unravel(jnp.asarray((largest & flat).any(axis=1)))
+    return tuple(name for name, entries in sites.items() if bool(jnp.any(entries)))
+
+
 def _other_modes(fitted: _Fitted) -> np.ndarray:
     """Where climbs ended elsewhere, with ELBOs that leave those places much of the mass."""
     elbo = np.asarray(fitted.climbs.elbo)
     away = np.asarray(fitted.climbs.normal.loc - fitted.normal.loc)
-    distance = np.linalg.norm(np.linalg.solve(np.asarray(fitted.normal.factor), away.T), axis=0)
+    distance = np.linalg.norm(np.linalg.pinv(np.asarray(fitted.normal.factor)) @ away.T, axis=0)
     far = distance > 4 * math.sqrt(away.shape[1]) + 3
     return np.asarray(fitted.climbs.normal.loc)[far & (elbo > elbo.max() - 5)]
 

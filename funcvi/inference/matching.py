@@ -12,6 +12,8 @@ from funcvi.inference.paths import Normal
 
 __all__ = ["matched"]
 
+_WIDEST = 1e12  # where a target is flat, there is no end to it
+
 
 def matched(
     log_density: Callable[[Array], Array], start: Normal, key: Key, num_steps: int, num_samples: int
@@ -48,7 +50,11 @@ def matched(
         late = number - num_steps // 2  # from there on the steps average what batches say
         weight = jnp.where(late < 0, num_samples * size / (1.0 + number), 2 / (2.0 + late))
         new = _closest(normal, noise, jnp.where(finite[:, None], scores, 0), finite, weight)
-        sane = jnp.all(jnp.isfinite(new.factor)) & jnp.all(jnp.isfinite(new.loc)) & jnp.any(finite)
+        sane = (
+            jnp.all(jnp.abs(new.factor) < _WIDEST)
+            & jnp.all(jnp.isfinite(new.loc))
+            & jnp.any(finite)
+        )
         return jax.tree.map(partial(jnp.where, sane), new, normal), None
 
     numbers = jnp.arange(num_steps, dtype=start.loc.dtype)

@@ -110,6 +110,31 @@ def test_no_chains_where_none_are_wanted() -> None:
         assert not report.effective_size > 4000  # of 40,000 draws whose weights are poor
 
 
+IMPROPER = {
+    "flat": ((), lambda x: 0.0 * x),
+    "flat on one side": ((), lambda x: -jnp.logaddexp(0.0, -x)),
+    "a ridge": ((2,), lambda x: -0.5 * x.sum() ** 2),
+    "a logarithm": ((), lambda x: -0.4 * jnp.log1p(x**2)),
+}
+
+
+@pytest.mark.parametrize("name", IMPROPER)
+def test_an_improper_posterior_is_called_failed(name: str) -> None:
+    """Chains agreed on the flat one."""
+    shape, log_density = IMPROPER[name]
+    target = fv.target(lambda v: log_density(v["x"]), supports={"x": (constraints.real, shape)})
+    _, report = fv.infer(target, key=KEY)
+    assert report.verdict == "failed"
+    assert "does not fall far out along x" in report.message
+
+
+def test_heavy_tails_are_proper() -> None:
+    law = dist.StudentT(2.0, 0.0, 1.0)
+    target = fv.target(lambda v: law.log_prob(v["x"]), supports={"x": constraints.real})
+    _, report = fv.infer(target, key=KEY)
+    assert report.verdict != "failed"
+
+
 def test_bad_input() -> None:
     with pytest.raises(ValueError, match=r"method must be one of \('auto', 'variational'\)"):
         fv.infer(skewed(), key=KEY, method="vi")
