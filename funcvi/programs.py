@@ -21,7 +21,7 @@ from jax.tree_util import PyTreeDef
 
 from funcvi import _jax
 
-__all__ = ["Function", "Traced", "program", "run", "trace"]
+__all__ = ["Function", "Traced", "program", "run", "trace", "value_and_grad"]
 
 Array: TypeAlias = jax.Array | np.ndarray
 T = TypeVar("T")
@@ -31,6 +31,7 @@ _MOST = 64
 """Programs kept: a compiled fit takes a few megabytes."""
 
 _programs: "OrderedDict[Hashable, object]" = OrderedDict()
+_gradients: "OrderedDict[Hashable, object]" = OrderedDict()
 _lock = Lock()
 
 
@@ -57,14 +58,15 @@ class Traced:
         constants: the arrays that the function closes over.
         shapes: of the leaves of the result.
         key: equal for two traces only if they compute the same of constants and arguments.
-        has_rules: whether the derivative depends on more than the jaxpr (``jax.custom_jvp``).
+        rules: what the derivative depends on beside the jaxpr (``jax.custom_jvp``), empty if
+            nothing; equal for two traces of one key only if they have the same derivative.
     """
 
     function: Function
     constants: tuple[Array, ...]
     shapes: tuple[jax.ShapeDtypeStruct, ...]
     key: Hashable
-    has_rules: bool
+    rules: tuple[Hashable, ...]
 
 
 def trace(function: Callable[..., object], *args: object) -> Traced:
@@ -78,20 +80,42 @@ def trace(function: Callable[..., object], *args: object) -> Traced:
     shapes, tree = jax.tree.flatten(result)
     key = (facts.key, jax.tree.structure(args), tree)
     constants = tuple(c if isinstance(c, jax.Array) else np.array(c) for c in facts.constants)
-    return Traced(Function(_lifted(closed), tree), constants, tuple(shapes), key, facts.has_rules)
+    return Traced(Function(_lifted(closed), tree), constants, tuple(shapes), key, facts.rules)
+
+
+def value_and_grad(traced: Traced, *args: object) -> Traced:
+    """``(constants of traced, *args) -> (result, gradient)``, the gradient by the first of args.
+
+    Traced at its first call for a key and rules only: JAX keeps the rules of its own functions, so
+    most are met again. Where the result is a tuple, its first entry is differentiated.
+    """
+    is_tuple = jax.tree.structure(0) != traced.function.tree
+
+    def gradient(constants: Sequence[Array], first: object, *others: object) -> object:
+        def value(first: object) -> Any:
+            return traced.function(constants, first, *others)
+
+        return jax.value_and_grad(value, has_aux=is_tuple)(first)
+
+    key = traced.key, traced.rules
+    return _kept(_gradients, key, lambda: trace(gradient, traced.constants, *args))
 
 
 def program(key: Hashable, make: Callable[[], P]) -> P:
     """The program kept under this key, or a new one. The one used longest ago makes room."""
+    return _kept(_programs, key, make)
+
+
+def _kept(store: "OrderedDict[Hashable, object]", key: Hashable, make: Callable[[], P]) -> P:
     with _lock:
-        if key in _programs:
-            _programs.move_to_end(key)
-            return _programs[key]  # type: ignore[return-value]
+        if key in store:
+            store.move_to_end(key)
+            return store[key]  # type: ignore[return-value]
     new = make()
     with _lock:
-        _programs[key] = new
-        while len(_programs) > _MOST:
-            _programs.popitem(last=False)
+        store[key] = new
+        while len(store) > _MOST:
+            store.popitem(last=False)
     return new
 
 
@@ -192,7 +216,7 @@ class _Facts(NamedTuple):
 
     key: _Key  # primitives, their parameters, shapes, dtypes, literals; not the constants
     constants: list[Array]  # all, those of inner jits included
-    has_rules: bool
+    rules: tuple[_Same, ...]
     reduces: bool  # by a function of the caller's, whose trace JAX keeps
 
 
@@ -238,9 +262,14 @@ def _read(closed: ClosedJaxpr | Jaxpr) -> _Facts:
     avals = tuple(v.aval for v in inputs)
     key = _Key(avals, tuple(equations), tuple(atom(a) for a in jaxpr.outvars))
     names = {equation.primitive.name for equation in jaxpr.eqns}
-    has_rules = bool(names & _RULES.keys()) or any(inner.has_rules for inner in inside)
+    rules = [
+        _Same(equation.params[rule])
+        for equation in jaxpr.eqns
+        for rule in _RULES.get(equation.primitive.name, ())
+    ]
+    rules += [rule for inner in inside for rule in inner.rules]
     reduces = bool(names & _REDUCTIONS) or any(inner.reduces for inner in inside)
-    return _Facts(key, constants, has_rules, reduces)
+    return _Facts(key, constants, tuple(rules), reduces)
 
 
 def _comparable(value: object, enter: Callable[[ClosedJaxpr | Jaxpr], _Facts]) -> Hashable:

@@ -88,10 +88,7 @@ class Traces:
 
     def reads(self, params: Params, rest: Rest) -> Reads:
         """What the loss reads; by tracing its gradient where that is not traced yet."""
-        gradient = self.gradient
-        if gradient is None:
-            pure = partial(self.loss.function, self.loss.constants)
-            gradient = programs.trace(jax.value_and_grad(pure, has_aux=True), params, *rest)
+        gradient = self.gradient or programs.value_and_grad(self.loss, params, *rest)
         return reads(self.loss, gradient, params)
 
 
@@ -99,9 +96,9 @@ def trace(loss: Loss, optimizer: optax.GradientTransformation, carry: Carry, res
     """Loss and optimiser as they are now."""
     value_of, gradient, update = pure_loss(loss), None, None
     traced, known = programs.trace(value_of, carry.params, *rest), written(optimizer)
-    if traced.has_rules:  # which only differentiation reads
-        gradient = programs.trace(jax.value_and_grad(value_of, has_aux=True), carry.params, *rest)
-    if known is None or (traced.has_rules and evaluates(known)):
+    if traced.rules:  # which only differentiation reads
+        gradient = programs.value_and_grad(traced, carry.params, *rest)
+    if known is None or (traced.rules and evaluates(known)):
         update = programs.trace(
             pure_update(optimizer, value_of),
             *(carry.params, carry.optimizer_state, carry.params, traced.shapes[0], rest),
@@ -117,10 +114,11 @@ def _loops(
             part and partial(part, held) for part, held in zip(parts, constants, strict=True)
         )
         assert value_of is not None
-        return pure_step(
-            gradient or jax.value_and_grad(value_of, has_aux=True),
-            update or pure_update(optimizer, value_of),
-        )
+        if gradient is None:
+            value_and_grad = jax.value_and_grad(value_of, has_aux=True)
+        else:
+            value_and_grad = partial(gradient, constants[0])
+        return pure_step(value_and_grad, update or pure_update(optimizer, value_of))
 
     @_jax.frozen
     def chunk(

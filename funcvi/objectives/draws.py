@@ -29,6 +29,7 @@ from funcvi.sampling.gradients import (
     undifferentiable,
     with_fixed_support,
 )
+from funcvi.sampling.noise import split
 from funcvi.sampling.points import Value, changed, value_of
 from funcvi.sampling.registry import raw_point
 from funcvi.sampling.rounding import inside_support, is_half, widened
@@ -145,7 +146,7 @@ def draws(
         z = jax.tree.unflatten(structure, [value_of(value)])
         return _narrow(Draws(z, log_q, values, weight=weight), members)
     assert key is not None
-    keys = [key] if len(sites) == 1 else list(jax.random.split(key, len(sites)))
+    keys = [key] if len(sites) == 1 else list(split(key, len(sites)))
     pairs = [_drawn(site, k, num_samples) for site, k in zip(sites, keys, strict=True)]
     each: Sequence[Value] = [z for z, _ in pairs]
     if any(site.estimator == "doubly_reparameterised" for site in sites):

@@ -15,6 +15,7 @@ from funcvi.guides import Guide, check_guide
 from funcvi.objectives.draws import Draws, draws, is_distribution
 from funcvi.objectives.estimators import check_arguments
 from funcvi.sampling.gradients import edge_obstacle, jump_obstacle
+from funcvi.sampling.noise import split
 
 __all__ = ["GuideLoss"]
 
@@ -57,11 +58,11 @@ class GuideLoss:
         """The loss at ``params``, in nats; pure, works under jit, grad and vmap."""
         check_key(key)
         posterior, target = self.guide(params), self.guide.target
-        model_key, draw_key = jax.random.split(key)
+        model_key, draw_key = split(key, 2)
 
         def log_p(raw: Any) -> Array:
             z = posterior.sites(raw)
-            keys = jax.random.split(model_key, len(jax.tree.leaves(z)[0]))
+            keys = split(model_key, len(jax.tree.leaves(z)[0]))
             values = jax.vmap(target.log_density)(z, keys)
             return once_differentiable(target.corner, values, z) if target.corner else values
 

@@ -22,6 +22,7 @@ __all__ = [
     "normal_and_exponential",
     "normal_ratio",
     "signed_tail",
+    "split",
     "uniform",
     "words",
 ]
@@ -44,6 +45,20 @@ def words(key: Key, shape: tuple[int, ...], stream: int = 0) -> tuple[Array, Arr
     high, low = _index(shape)
     data = jax.random.key_data(key)
     return _threefry(data[0], data[1], low, high * _U32(4) + _U32(stream))
+
+
+def split(key: Key, count: int) -> Key:
+    """The keys of ``jax.random.split(key, count)``, bit for bit, of axes (key).
+
+    As with :func:`words`, XLA fuses them with their readers; JAX's own are a loop inside the loop.
+    """
+    is_key = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not (is_key and str(jax.random.key_impl(key)) == "threefry2x32" and _is_partitionable()):
+        return jax.random.split(key, count)
+    high, low = _index((count,))
+    data = jax.random.key_data(key)
+    both = jnp.stack(_threefry(data[0], data[1], high, low), axis=-1)
+    return jax.random.wrap_key_data(both, impl="threefry2x32")
 
 
 def uniform(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
@@ -152,6 +167,10 @@ def _index(shape: tuple[int, ...]) -> tuple[Array, Array]:
         stride = math.prod(shape[axis + 1 :])
         low = low + lax.broadcasted_iota(jnp.uint32, shape, axis) * _U32(stride)
     return high, low
+
+
+def _is_partitionable() -> bool:
+    return bool(jax.config.jax_threefry_partitionable)  # type: ignore[attr-defined]
 
 
 @jax.jit  # traced once: it is half of what tracing a loss takes

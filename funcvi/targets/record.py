@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -14,15 +14,17 @@ from jax.typing import ArrayLike
 from numpyro.distributions import transforms
 from numpyro.distributions.util import sum_rightmost
 
-from funcvi._jax import read_inputs
+from funcvi._jax import is_concrete, read_inputs
 from funcvi._types import Key
-from funcvi.programs import run
+from funcvi.programs import program, trace, value_and_grad
 from funcvi.runtime_checks import require
 
 __all__ = ["Shape", "Sites", "Target", "check_shapes", "leading_shape", "log_det_of"]
 
 Sites: TypeAlias = dict[str, Array]
 Shape: TypeAlias = tuple[int, ...]
+Constants: TypeAlias = Sequence[Array | np.ndarray]
+Found: TypeAlias = tuple[Array, Array]
 
 _TRIES = 100
 
@@ -136,10 +138,7 @@ class Target:
             return {
                 n: jnp.broadcast_to(z, (*sample_shape, *z.shape)) for n, z in self.place.items()
             }
-        search = self._first_finite
-        for _ in sample_shape:
-            search = jax.vmap(search)
-        vector, finite = run(search, jax.random.split(key, sample_shape) if sample_shape else key)
+        vector, finite = self._first_finite(key, sample_shape)
         return require(
             finite,
             self.unravel(vector),
@@ -151,26 +150,53 @@ class Target:
             ),
         )
 
-    def _first_finite(self, key: Key) -> tuple[Array, Array]:
-        def attempt(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-            index, _, _ = state
-            radius = jnp.where(index % 2 == 0, 2.0, 2.0 * 0.9**index)
-            unit = jax.random.uniform(jax.random.fold_in(key, index), (self.size,), minval=-1)
-            vector = radius.astype(unit.dtype) * unit
-            value, slope = jax.value_and_grad(lambda v: self.log_density(self.unravel(v)))(vector)
-            return index + 1, vector, jnp.isfinite(value) & jnp.all(jnp.isfinite(slope))
+    def _first_finite(self, key: Key, sample_shape: Shape) -> Found:
+        def density(vector: Array) -> Array:
+            return self.log_density(self.unravel(vector))
 
-        def searching(state: tuple[Array, Array, Array]) -> Array:
-            return ~state[2] & (state[0] < _TRIES)
+        place = jax.ShapeDtypeStruct((self.size,), jnp.result_type(float))
+        traced = trace(density, place)
+        slope = value_and_grad(traced, place)
 
-        first = jnp.zeros((), jnp.int32), jnp.zeros(self.size), jnp.zeros((), bool)
-        return jax.lax.while_loop(searching, attempt, first)[1:]
+        def searches(constants: Constants, constants_of_slope: Constants, key: Key) -> Found:
+            def value_and_slope(vector: Array) -> Found:
+                return slope.function(constants_of_slope, constants, vector)
+
+            search = functools.partial(_first_finite, value_and_slope, self.size)
+            for _ in sample_shape:
+                search = jax.vmap(search)
+            return search(jax.random.split(key, sample_shape) if sample_shape else key)
+
+        constants, constants_of_slope = traced.constants, slope.constants
+        if not is_concrete((constants, constants_of_slope, key)):
+            return searches(constants, constants_of_slope, key)
+        name = ("start", traced.key, slope.key, sample_shape)
+        compiled = program(name, lambda: jax.jit(searches))
+        return compiled(constants, constants_of_slope, key)
 
     def __repr__(self) -> str:
         lines = [f"Target with {len(self.shapes)} latent site(s)"]
         for name, shape in self.shapes.items():
             lines.append(f"  {name}: {self.supports[name]}, unconstrained shape {shape}")
         return "\n".join(lines)
+
+
+def _first_finite(value_and_slope: Callable[[Array], Found], size: int, key: Key) -> Found:
+    """The first place of the search at which both are finite, and whether there is one."""
+
+    def attempt(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        index, _, _ = state
+        radius = jnp.where(index % 2 == 0, 2.0, 2.0 * 0.9**index)
+        unit = jax.random.uniform(jax.random.fold_in(key, index), (size,), minval=-1)
+        vector = radius.astype(unit.dtype) * unit
+        value, slope = value_and_slope(vector)
+        return index + 1, vector, jnp.isfinite(value) & jnp.all(jnp.isfinite(slope))
+
+    def searching(state: tuple[Array, Array, Array]) -> Array:
+        return ~state[2] & (state[0] < _TRIES)
+
+    first = jnp.zeros((), jnp.int32), jnp.zeros(size), jnp.zeros((), bool)
+    return jax.lax.while_loop(searching, attempt, first)[1:]
 
 
 def leading_shape(values: Mapping[str, ArrayLike], shapes: Mapping[str, Shape]) -> Shape:

@@ -256,6 +256,43 @@ def test_a_rule_that_closes_over_an_array_is_seen_by_a_line_search():
     np.testing.assert_array_equal(again, fitted(0.02))
 
 
+@pytest.mark.parametrize("kind", ["custom_jvp", "custom_vjp"])
+@pytest.mark.parametrize("within", ["jit", "checkpoint", "vmap"])
+def test_a_rule_that_reads_what_changes_is_seen(kind, within):
+    slope = [1.0]
+    if kind == "custom_jvp":
+        distance = jax.custom_jvp(lambda x: (x - 1.0) ** 2)
+        distance.defjvps(lambda t, y, x: slope[0] * (x - 1.0) * t)
+    else:
+        distance = jax.custom_vjp(lambda x: (x - 1.0) ** 2)
+        distance.defvjp(lambda x: ((x - 1.0) ** 2, x), lambda x, g: (g * slope[0] * (x - 1.0),))
+    called = getattr(jax, within)(distance)
+
+    def loss(params, key):
+        return jnp.sum(called(params["x"]))
+
+    def step(of):
+        slope[0] = of
+        start = {"x": jnp.full(2, 3.0)}
+        return 3.0 - fit(optax.sgd(0.1), start, loss=loss, num_steps=1).params["x"][0]
+
+    assert [float(step(s)) for s in (1.0, 2.0, 1.0)] == pytest.approx([0.2, 0.4, 0.2], rel=1e-5)
+
+
+def test_the_rules_of_libraries_are_not_traced_again(monkeypatch):
+    def fitted(data):  # softplus has a rule
+        return fit(params={"x": 0.0}, loss=lambda params, key: jax.nn.softplus(params["x"] - data))
+
+    fitted(1.0)
+    traced = []
+    trace = programs.trace
+    monkeypatch.setattr(programs, "trace", lambda *a: traced.append(a) or trace(*a))
+    before = fitted(np.float32(1.0)).losses
+    fitted(jnp.array(5.0))
+    assert (fitted(jnp.array(1.0)).losses == before).all()
+    assert len(traced) == 4  # three losses, and one gradient where the data become an array
+
+
 def test_a_method_of_another_object_is_the_same_program():
     fit(params={"x": 0.0}, loss=Model().loss)
     with compilations() as later:

@@ -178,7 +178,7 @@ def test_what_the_user_compiled_stays_compiled():
 
 def test_a_function_may_be_differentiated_after_it_was_traced():
     traced = programs.trace(lambda x: with_rule(x) ** 2, X)
-    assert traced.has_rules
+    assert traced.rules
     np.testing.assert_allclose(
         jax.grad(lambda x: jnp.sum(traced.function(traced.constants, x)))(X), 8 * X, rtol=1e-6
     )

@@ -124,3 +124,21 @@ def test_jit_and_vmap():
     keys = jax.random.split(KEY, 3)
     each = jnp.stack([noise.normal(k, (5,), F32) for k in keys])
     np.testing.assert_allclose(jax.vmap(draw)(keys), each, rtol=1e-6)
+
+
+@pytest.mark.parametrize("implementation", ["threefry2x32", "rbg", "raw"])
+def test_keys_are_split_as_jax_splits_them(implementation):
+    key = jax.random.PRNGKey(7) if implementation == "raw" else kind(implementation)
+
+    def data(keys):
+        return np.asarray(keys if implementation == "raw" else jax.random.key_data(keys))
+
+    for count in (1, 2, 5):
+        ours, theirs = noise.split(key, count), jax.random.split(key, count)
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(data(ours), data(theirs))
+    many = jax.random.split(key, 4)
+    ours, theirs = (
+        jax.jit(jax.vmap(lambda k, s=s: s(k, 3)))(many) for s in (noise.split, jax.random.split)
+    )
+    np.testing.assert_array_equal(data(ours), data(theirs))
