@@ -9,6 +9,7 @@ faster. Ours is one compiled scan over a static cache. Usage:
 """
 
 import argparse
+import inspect
 import os
 import platform
 import statistics
@@ -31,6 +32,12 @@ import transformers
 import interop
 
 VOCABULARY = 50_257
+# The cache's name as an input and an output: the other one before transformers 5.24.
+CACHE = (
+    "cache"
+    if "cache" in inspect.signature(transformers.GPT2LMHeadModel.forward).parameters
+    else "past_key_values"
+)
 PAUSE = 0.2
 
 
@@ -78,14 +85,14 @@ def our_side(model: Any, ids: np.ndarray, tokens: int) -> tuple[Callable[[], Any
     @partial(jax.jit, static_argnames="length")
     def generate(params: Any, prompt: Any, length: int) -> Any:
         cache = transformers.StaticCache(config=model.config, max_cache_len=ids.shape[1] + length)
-        output = net(params, input_ids=prompt, past_key_values=interop.to_pytree(cache))
+        output = net(params, input_ids=prompt, **{CACHE: interop.to_pytree(cache)})
 
         def step(carry: Any, _: Any) -> Any:
             cache, token = carry
-            output = net(params, input_ids=token, past_key_values=cache)
-            return (output["past_key_values"], best(output)), token[:, 0]
+            output = net(params, input_ids=token, **{CACHE: cache})
+            return (output[CACHE], best(output)), token[:, 0]
 
-        carry = output["past_key_values"], best(output)
+        carry = output[CACHE], best(output)
         return jax.lax.scan(step, carry, length=length)[1].T
 
     prompt = jnp.asarray(ids, jnp.int32)

@@ -73,7 +73,7 @@ class Fresh(ForwardMode):
         if self._others:
             gc.collect()  # cycles
         alive = list(self._others)
-        if lines := {self._others[x] for x in alive if _is_held(x, alive)}:
+        if lines := {self._others[x] for x in _held(alive)}:
             raise ConversionError(keeps("a tensor of " + ", ".join(sorted(lines))))
 
     def has(self, tensor: torch.Tensor) -> bool:
@@ -90,10 +90,17 @@ class Fresh(ForwardMode):
         return self.has(tensor) and self._tensors[id(tensor)][1]
 
 
-def _is_held(tensor: torch.Tensor, alive: list[torch.Tensor]) -> bool:
-    """Whether something of Python holds it beside a list, and not only its gradient's graph."""
-    holders = gc.get_referrers(tensor)
-    return any(x is not alive and not isinstance(x, FrameType) for x in holders)
+def _held(alive: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Those that something of Python holds beside this list, and not only a gradient's graph.
+
+    All at once: to find what refers to something takes a pass over all that there is.
+    """
+    if not alive:
+        return []
+    holders = gc.get_referrers(*alive)
+    outside = (x for x in holders if x is not alive and not isinstance(x, FrameType))
+    found = {id(x) for holder in outside for x in gc.get_referents(holder)}
+    return [x for x in alive if id(x) in found]
 
 
 class Attribute(NamedTuple):

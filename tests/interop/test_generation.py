@@ -1,5 +1,6 @@
 """Hugging Face models with their caches: the tokens of torch's own generate, one compilation."""
 
+import inspect
 import os
 from functools import partial
 from typing import Any
@@ -15,6 +16,13 @@ import interop
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 transformers = pytest.importorskip("transformers")
 from transformers.cache_utils import StaticLayer  # noqa: E402
+
+# Its name as an input and an output: the other one before transformers 5.24.
+CACHE = (
+    "cache"
+    if "cache" in inspect.signature(transformers.GPT2LMHeadModel.forward).parameters
+    else "past_key_values"
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -81,12 +89,12 @@ def test_greedy_tokens_of_one_compilation(name: str, make: Any) -> None:
 
         def step(carry: Any, _: Any) -> Any:
             cache, token = carry
-            output = net(params, input_ids=token, past_key_values=cache)
-            return (output["past_key_values"], best(output)), token[:, 0]
+            output = net(params, input_ids=token, **{CACHE: cache})
+            return (output[CACHE], best(output)), token[:, 0]
 
         cache = interop.to_pytree(make(model, ids.shape[1] + length))
-        output = net(params, input_ids=ids, past_key_values=cache)
-        carry = output["past_key_values"], best(output)
+        output = net(params, input_ids=ids, **{CACHE: cache})
+        carry = output[CACHE], best(output)
         return jax.lax.scan(step, carry, length=length)[1].T
 
     found = generate(net.params, jnp.asarray(ids, jnp.int32))
@@ -100,7 +108,7 @@ def test_greedy_tokens_of_one_compilation(name: str, make: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "cache"), [("GPT-2", "past_key_values"), ("Mamba", "cache_params")]
+    ("name", "cache"), [("GPT-2", CACHE), ("Mamba", "cache_params")]
 )
 def test_the_cache_that_a_model_makes_itself(name: str, cache: str) -> None:
     model, ids = model_of(name), prompt()
@@ -127,18 +135,18 @@ def test_encoder_and_decoder() -> None:
             params,
             input_ids=inputs,
             decoder_input_ids=start,
-            past_key_values=interop.to_pytree(past),
+            **{CACHE: interop.to_pytree(past)},
         )
         encoded = (output["encoder_last_hidden_state"],)
 
         def step(carry: Any, _: Any) -> Any:
             cache, token = carry
             output = net(
-                params, decoder_input_ids=token, encoder_outputs=encoded, past_key_values=cache
+                params, decoder_input_ids=token, encoder_outputs=encoded, **{CACHE: cache}
             )
-            return (output["past_key_values"], output["logits"].argmax(-1)), token[:, 0]
+            return (output[CACHE], output["logits"].argmax(-1)), token[:, 0]
 
-        carry = output["past_key_values"], output["logits"].argmax(-1)
+        carry = output[CACHE], output["logits"].argmax(-1)
         return jax.lax.scan(step, carry, length=length)[1].T
 
     found = generate(net.params, 8)
