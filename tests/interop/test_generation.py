@@ -107,9 +107,7 @@ def test_greedy_tokens_of_one_compilation(name: str, make: Any) -> None:
     assert len(net._compiled) == 2  # the prompt, and a token
 
 
-@pytest.mark.parametrize(
-    ("name", "cache"), [("GPT-2", CACHE), ("Mamba", "cache_params")]
-)
+@pytest.mark.parametrize(("name", "cache"), [("GPT-2", CACHE), ("Mamba", "cache_params")])
 def test_the_cache_that_a_model_makes_itself(name: str, cache: str) -> None:
     model, ids = model_of(name), prompt()
     net = interop.to_jax(model)
@@ -141,9 +139,7 @@ def test_encoder_and_decoder() -> None:
 
         def step(carry: Any, _: Any) -> Any:
             cache, token = carry
-            output = net(
-                params, decoder_input_ids=token, encoder_outputs=encoded, **{CACHE: cache}
-            )
+            output = net(params, decoder_input_ids=token, encoder_outputs=encoded, **{CACHE: cache})
             return (output[CACHE], output["logits"].argmax(-1)), token[:, 0]
 
         carry = output[CACHE], output["logits"].argmax(-1)
