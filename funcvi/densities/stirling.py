@@ -7,6 +7,7 @@ binomial probabilities").
 
 import math
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import gammaln
@@ -50,16 +51,45 @@ def _small_excess(v: Array) -> Array:
     return v * s - 2 * s**3 * odd
 
 
+@jax.custom_jvp
 def _deviance(a: Array, x: Array, log_x: Array, scale: Array) -> Array:
     """``a log(a / y) + y - a``, never negative, plus log x, of y = x scale."""
+    y, v, near, log_x = _near_the_mode(a, x, log_x, scale)
+    power = (a - 1) * jnp.where(near, 0.0, log_x)
+    far = a * (jnp.log(a) - jnp.log(scale)) + jnp.where(near, 0.0, y - a) - power
+    return jnp.where(near, a * _small_excess(v) + log_x, far)
+
+
+@_deviance.defjvp
+def _deviance_jvp(
+    primals: tuple[Array, Array, Array, Array], tangents: tuple[Array, Array, Array, Array]
+) -> tuple[Array, Array]:
+    """By hand: a quarter of the work of differentiating both branches.
+
+    Near the mode the value moves with x alone and far from it with log x, each as it is computed.
+    """
+    a, x, log_x, scale = primals
+    da, dx, dlog_x, dscale = tangents
+    y, v, near, log_x = _near_the_mode(a, x, log_x, scale)
+    by_a = jnp.where(near, -jnp.log1p(v), jnp.log(a) - jnp.log(scale) - log_x)
+    by_x = jnp.where(near, (y - a) / jnp.where(near, y, 1.0), 1.0) * scale
+    by_log_x = jnp.where(near, 1.0, 1 - a)
+    slope = by_a * da + by_x * dx + by_log_x * dlog_x + (y - a) / scale * dscale
+    return _deviance(*primals), slope
+
+
+def _near_the_mode(
+    a: Array, x: Array, log_x: Array, scale: Array
+) -> tuple[Array, Array, Array, Array]:
+    """y, ``(y - a) / a`` where that is small and else 0, where it is, and log x where it counts."""
     y = x * scale
     v = (y - a) / a
     near = jnp.abs(v) < 0.4
-    power = (a - 1) * jnp.where(near | ((a == 1) & jnp.isinf(log_x)), 0.0, log_x)
-    far = a * (jnp.log(a) - jnp.log(scale)) + jnp.where(near, 0.0, y - a) - power
-    return jnp.where(near, a * _small_excess(jnp.where(near, v, 0.0)) + log_x, far)
+    counts = near | ~((a == 1) & jnp.isinf(log_x))
+    return y, jnp.where(near, v, 0.0), near, jnp.where(counts, log_x, 0.0)
 
 
+@jax.jit
 def log_gamma_density(a: Array, rate: Array, x: Array, log_x: Array) -> Array:
     """``a log rate + (a - 1) log x - rate x - log Gamma(a)``.
 
@@ -71,6 +101,7 @@ def log_gamma_density(a: Array, rate: Array, x: Array, log_x: Array) -> Array:
     return jnp.log(a) / 2 - _HALF_LOG_TWO_PI - _error(a) - _deviance(a, x, log_x, rate)
 
 
+@jax.jit
 def log_beta_density(
     one: Array, zero: Array, parts: tuple[Array, Array], logs: tuple[Array, Array]
 ) -> Array:
@@ -88,6 +119,7 @@ def log_beta_density(
     return scale + _error(n) - _error(one) - _error(zero) - falls
 
 
+@jax.jit
 def log_dirichlet_density(a: Array, x: Array, log_x: Array) -> Array:
     """Of a Dirichlet variable x, whose entries sum to one."""
     n = jnp.sum(a, axis=-1)
@@ -96,6 +128,7 @@ def log_dirichlet_density(a: Array, x: Array, log_x: Array) -> Array:
     return jnp.sum(terms, axis=-1) - jnp.log(n) / 2 + _HALF_LOG_TWO_PI + _error(n)
 
 
+@jax.jit
 def log_poisson(k: Array, rate: Array, log_rate: Array) -> Array:
     """``k log rate - rate - log k!``; a rate of zero has the count zero."""
     large = k > 8
@@ -108,6 +141,7 @@ def log_poisson(k: Array, rate: Array, log_rate: Array) -> Array:
     return jnp.where(large & ~empty, near, few)
 
 
+@jax.jit
 def log_rising(a: Array, h: Array) -> Array:
     """``log(Gamma(a + h) / Gamma(a)) - h log a``, which vanishes as a grows."""
     far = a > 1

@@ -16,7 +16,12 @@ from numpyro.distributions.util import signed_stick_breaking_tril
 from funcvi._types import Key
 from funcvi.sampling import noise
 from funcvi.sampling.dtypes import bounded_exp, inside, noise_dtype
-from funcvi.sampling.gamma import gamma_velocity, log_standard_gamma, standard_gamma
+from funcvi.sampling.gamma import (
+    gamma_velocity,
+    log_standard_gamma,
+    standard_gamma,
+    standard_gamma_and_log,
+)
 from funcvi.sampling.implicit import against, implicit
 from funcvi.sampling.multivariate import times_vector
 from funcvi.sampling.points import Point, value_of
@@ -29,9 +34,7 @@ __all__ = ["RECORDS"]
 
 def _gamma(d: dist.Gamma | dist.GammaPoisson, key: Key, shape: Shape) -> Point:
     concentration = _float(d.concentration, d)
-    g = standard_gamma(key, concentration, shape)
-    underflows = g < 2 * jnp.finfo(g.dtype).tiny
-    log_g = jnp.where(underflows, log_standard_gamma(key, concentration, shape), jnp.log(g))
+    g, log_g = standard_gamma_and_log(key, concentration, shape)
     return Point(inside(g / d.rate, "positive"), log_g - jnp.log(jnp.asarray(d.rate, g.dtype)))
 
 

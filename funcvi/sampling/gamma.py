@@ -11,6 +11,8 @@ and of a: as its elasticity, ``d log x / d log a`` at a fixed quantile, it needs
 two below concentration one or x = 1, and one in ``log(x / a)`` and ``1 / a`` elsewhere.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +26,13 @@ from funcvi.sampling.polynomials import horner_rows
 from funcvi.sampling.rounding import rounded
 from funcvi.sampling.supports import Ends
 
-__all__ = ["gamma_elasticity", "gamma_velocity", "log_standard_gamma", "standard_gamma"]
+__all__ = [
+    "gamma_elasticity",
+    "gamma_velocity",
+    "log_standard_gamma",
+    "standard_gamma",
+    "standard_gamma_and_log",
+]
 
 _LOG_27, _LOG_13 = float(np.log(27.0)), float(np.log(13.0))
 
@@ -49,7 +57,7 @@ def standard_gamma(key: Key, concentration: Array, shape: tuple[int, ...]) -> Ar
         >>> round(float(standard_gamma(jax.random.key(0), jnp.float32(1e30), ())) / 1e30, 6)
         1.0
     """
-    return _draws(key, concentration, shape, in_logs=False)
+    return standard_gamma_and_log(key, concentration, shape)[0]
 
 
 def log_standard_gamma(
@@ -66,19 +74,45 @@ def log_standard_gamma(
         >>> bool(log_standard_gamma(jax.random.key(0), jnp.float32(1e-3), ()) < -100)
         True
     """
-    return _draws(key, concentration, shape, in_logs=True, bounded=bounded)
+    dtype, wide, parts = _parts(key, concentration, shape)
+    velocity = _bounded_log_velocity if bounded else _log_velocity
+    x = implicit(velocity, wide, parts.log)
+    return x if dtype == x.dtype else rounded(x, dtype, Ends(-np.inf, np.inf))
 
 
-def _draws(
-    key: Key,
-    concentration: Array,
-    shape: tuple[int, ...],
-    in_logs: bool,
-    bounded: bool = False,
-) -> Array:
+def standard_gamma_and_log(
+    key: Key, concentration: Array, shape: tuple[int, ...]
+) -> tuple[Array, Array]:
+    """The draws of ``standard_gamma``, and those of ``log_standard_gamma`` with the same key."""
+    dtype, wide, parts = _parts(key, concentration, shape)
+    # Zero is outside the support: what underflows becomes the smallest positive number.
+    tiny = jnp.finfo(wide.dtype).tiny
+    draws = jnp.maximum(parts.boosted * jnp.exp(parts.log_ratio), tiny)
+    log_x = implicit(_log_velocity, wide, parts.log)
+    # A factor of one that moves as the logarithm does: what underflowed stands still.
+    factor = jnp.exp(log_x - jax.lax.stop_gradient(log_x))
+    x = jnp.where(draws <= tiny, draws, draws * factor)
+    if dtype != wide.dtype:
+        ends = Ends(0, np.inf), Ends(-np.inf, np.inf)
+        return rounded(x, dtype, ends[0]), rounded(log_x, dtype, ends[1])
+    return x, log_x
+
+
+class _Parts(NamedTuple):
+    """A draw is ``boosted * exp(log_ratio)``."""
+
+    boosted: Array
+    log_ratio: Array
+    log: Array
+
+
+def _parts(
+    key: Key, concentration: Array, shape: tuple[int, ...]
+) -> tuple[jnp.dtype, Array, _Parts]:
+    """The dtype wanted, concentrations of the shape wanted and a dtype to compute in, and draws."""
     concentration = jnp.asarray(concentration)
     dtype = concentration.dtype
-    wide = dtype if dtype == jnp.float64 else jnp.float32
+    wide = dtype if dtype == jnp.float64 else jnp.dtype("float32")
     try:
         concentration = jnp.broadcast_to(concentration.astype(wide), shape)
     except ValueError:
@@ -86,19 +120,12 @@ def _draws(
             f"a concentration of shape {concentration.shape} does not broadcast to draws of "
             f"shape {shape}."
         ) from None
-    z, e = normal_and_exponential(key, shape, wide)
-    boosted, log_ratio = _log_parts(jax.lax.stop_gradient(concentration), z, e)
-    if in_logs:
-        log_draws = jnp.log(boosted) + log_ratio
-        velocity = _bounded_log_velocity if bounded else _log_velocity
-        x, ends = implicit(velocity, concentration, log_draws), Ends(-np.inf, np.inf)
-        return x if dtype == wide else rounded(x, dtype, ends)
-    # Zero is outside the support: what underflows becomes the smallest positive number.
-    draws = jnp.maximum(boosted * jnp.exp(log_ratio), jnp.finfo(wide).tiny)
-    x = implicit(gamma_velocity, concentration, draws)
-    return x if dtype == wide else rounded(x, dtype, Ends(0, np.inf))
+    noise = normal_and_exponential(key, shape, wide)
+    boosted, log_ratio = _log_parts(jax.lax.stop_gradient(concentration), *noise)
+    return dtype, concentration, _Parts(boosted, log_ratio, jnp.log(boosted) + log_ratio)
 
 
+@jax.jit  # traced once
 def _log_parts(concentration: Array, z: Array, e: Array) -> tuple[Array, Array]:
     """``boosted`` and ``log_ratio``: a draw is ``boosted * exp(log_ratio)``."""
     a = jnp.where(concentration > 0, concentration, jnp.nan)
@@ -126,6 +153,7 @@ def _bounded_log_velocity(log_x: Array, concentration: Array, dconcentration: Ar
     return jnp.minimum(slope, 0.01 * jnp.finfo(slope.dtype).max) * dconcentration
 
 
+@jax.jit  # traced once
 def gamma_elasticity(concentration: Array, log_x: Array) -> Array:
     """``d log x / d log a`` of a Gamma(a, 1) variable at a fixed quantile, elementwise.
 

@@ -24,7 +24,6 @@ from funcvi.sampling.record import Kind, Record, Shape, Univariate
 __all__ = ["against", "cdf_velocity", "from_cdf", "implicit", "instantiated"]
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
 def implicit(velocity: Callable[..., Array], theta: Any, x: Array, *fixed: Any) -> Array:
     """``x``, moving with ``theta`` as a draw does that keeps its quantile.
 
@@ -41,6 +40,17 @@ def implicit(velocity: Callable[..., Array], theta: Any, x: Array, *fixed: Any) 
         >>> float(jax.grad(lambda rate: implicit(exponential, rate, jnp.float32(3.0)))(2.0))
         -1.5
     """
+    return _kept(velocity, theta, x, *fixed)
+
+
+@partial(jax.jit, static_argnums=0)
+def _kept(velocity: Callable[..., Array], theta: Any, x: Array, *fixed: Any) -> Array:
+    """JAX keeps what it has traced of this one, and the rule with it, which is traced once."""
+    return _moving(velocity, theta, x, *fixed)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _moving(velocity: Callable[..., Array], theta: Any, x: Array, *fixed: Any) -> Array:
     return x
 
 
@@ -51,7 +61,7 @@ def _rule(velocity: Callable[..., Array], primals: Any, tangents: Any) -> tuple[
     return x, dx if isinstance(tangents[1], SymbolicZero) else dx + tangents[1]
 
 
-implicit.defjvp(_rule, symbolic_zeros=True)
+_moving.defjvp(_rule, symbolic_zeros=True)
 
 
 def against(velocity: Callable[..., Array], theta: Any, x: Array, *fixed: Any) -> Array:
