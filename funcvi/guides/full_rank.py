@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from funcvi._types import Key
 from funcvi.guides.contract import Guide, Unconstrained
 from funcvi.guides.starts import guide_of, start_scales
+from funcvi.programs import run
 from funcvi.targets import Sites, Target
 
 __all__ = ["full_rank"]
@@ -47,7 +48,10 @@ def full_rank(
     """
     scales = start_scales(scale, target)
 
-    def at(z: Sites, key: Key) -> Unconstrained:
+    def normal(z: Sites, scales: Sites) -> dist.MultivariateNormal:
         return dist.MultivariateNormal(target.ravel(z), scale_tril=jnp.diag(target.ravel(scales)))
 
-    return guide_of(target, at, loc)
+    def at(z: Sites, key: Key) -> Unconstrained:
+        return run(normal, z, scales)  # one small program, where each operation would be one
+
+    return guide_of(target, at, loc, ("full_rank", {}))

@@ -4,13 +4,12 @@ from collections.abc import Callable
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 
 from funcvi._checks import check_key
-from funcvi._types import Key
-from funcvi.families import family
+from funcvi._types import Key, Params
+from funcvi.families import Family
 from funcvi.guides import Posterior, full_rank
 from funcvi.guides.contract import check_target
 from funcvi.guides.laplace import triangular
@@ -67,6 +66,7 @@ def batch_and_match(
     check_target(target)
     check_key(key)
     target.check_exact("fv.batch_and_match")
+    target.check_known("fv.batch_and_match")
     if num_samples < 2 or num_samples % 2:
         raise ValueError(f"num_samples must be even and positive, got {num_samples}.")
     start_key, climb_key, match_key = jax.random.split(key, 3)
@@ -98,7 +98,12 @@ def climb_and_match(
 
 def posterior_of(target: Target, normal: Normal) -> Posterior:
     """The posterior of ``fv.full_rank`` that is this normal distribution."""
-    scale_tril = triangular(normal.factor)
     guide = full_rank(target)
-    of = family(dist.MultivariateNormal(normal.loc, scale_tril=jnp.eye(target.size)))
-    return guide(of.inverse(dist.MultivariateNormal(normal.loc, scale_tril=scale_tril)))
+    of = guide.family
+    assert isinstance(of, Family)
+
+    def params(normal: Normal) -> Params:
+        scale_tril = triangular(normal.factor)
+        return of.inverse(dist.MultivariateNormal(normal.loc, scale_tril=scale_tril))
+
+    return guide(run(params, normal))

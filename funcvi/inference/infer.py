@@ -21,10 +21,11 @@ from funcvi.inference.batch_and_match import (
     log_density_of,
     posterior_of,
 )
-from funcvi.inference.chains import Chains, Mixing, chains, energy_mixing, mixing
+from funcvi.inference.chains import Chains, chains
 from funcvi.inference.empirical import EmpiricalPosterior, resampled
 from funcvi.inference.paths import PER_STEP, Climbs, Normal
 from funcvi.inference.report import Report, Rung, Trust
+from funcvi.mixing import Mixing, energy_mixing, mixing
 from funcvi.programs import run
 from funcvi.targets import Target
 
@@ -34,6 +35,7 @@ _CLIMBS, _MATCHES, _BATCH = 8, 300, 64
 _DRAWS, _NUMBERS = 40_000, 4_000_000  # of the normal, to judge it by and to weight; in all
 _RESAMPLED = 10_000
 _CHAINS, _WARMUP, _LENGTH, _EXTENSIONS = 4, 500, 1000, 2
+_AT_A_TIME = 500
 _ENOUGH = 400  # effective draws, in every coordinate
 _MIXED, _APART = 1.01, 1.1  # R-hat
 _LIVELY = 0.6  # E-BFMI; 0.3 is the usual alarm, at which much is left out
@@ -96,6 +98,7 @@ def infer(
     check_target(target)
     check_key(key)
     target.check_exact("fv.infer")
+    target.check_known("fv.infer")
     if method not in _METHODS:
         raise ValueError(f"method must be one of {_METHODS}, got {method!r}.")
     began = time.monotonic()
@@ -196,20 +199,35 @@ def _fit(target: Target) -> Callable[[Array, Key], _Fitted]:
         log_q = -jnp.sum(noise**2, axis=1) / 2 - constant
         axes, spreads, _ = jnp.linalg.svd(normal.factor)
         axes = axes * spreads
-        sides = [_fall(log_density, normal.loc, sign * axes) for sign in (1, -1)]
-        falls = jnp.minimum(*sides)
-        log_p = jax.lax.map(log_density, draws, batch_size=500)
+        lengths = jnp.array([_NEAR, -_NEAR, _FAR, -_FAR], axes.dtype)
+        far = normal.loc + jnp.concatenate(lengths[:, None, None] * axes.T)
+        places = jnp.concatenate([draws, normal.loc[None], far])
+        log_p, middle, at_far = jnp.split(_values(log_density, places), [count, count + 1])
+        falls = _falls(middle, at_far.reshape(2, 2, target.size), axes)
         return _Fitted(normal, climbs, draws, log_p, log_q, axes, falls)
 
     return found
 
 
-def _fall(log_density: Callable[[Array], Array], loc: Array, axes: Array) -> Array:
-    """By how much more than the logarithm of the distance, from the middle or from near."""
-    top = log_density(loc)
-    near, far = (jax.vmap(log_density)(loc + r * axes.T) for r in (_NEAR, _FAR))
-    fall = jnp.maximum(near - far - math.log(_FAR / _NEAR), top - far - math.log(_FAR))
-    fall = jnp.where(jnp.isfinite(near) & jnp.isfinite(far), fall, jnp.inf)
+def _values(log_density: Callable[[Array], Array], places: Array) -> Array:
+    """At all places, some at a time; compiled once, where ``lax.map`` compiles a remainder too."""
+    count, size = places.shape
+    rows = -(-count // _AT_A_TIME)
+    filled = jnp.resize(places, (rows, _AT_A_TIME, size))
+    return jax.lax.map(jax.vmap(log_density), filled).reshape(-1)[:count]
+
+
+def _falls(middle: Array, far: Array, axes: Array) -> Array:
+    """By how much more than the logarithm of the distance, from the middle or from near.
+
+    Args:
+        middle: the log density there.
+        far: near and far from it, on both sides of each axis, (distance, side, axis).
+        axes: as columns.
+    """
+    near, far = far
+    fall = jnp.maximum(near - far - math.log(_FAR / _NEAR), middle - far - math.log(_FAR))
+    fall = jnp.where(jnp.isfinite(near) & jnp.isfinite(far), fall, jnp.inf).min(axis=0)
     return jnp.where(jnp.linalg.norm(axes, axis=0) < _ENDLESS, fall, -jnp.inf)
 
 
@@ -278,7 +296,9 @@ def _by_chains(
         if np.max(mixed.r_hat) > _APART:  # not there yet: from where they are, as they lie there
             normal, kept = _normal_of(np.asarray(kept[-1].draws), normal), []
     slowest = min(energy_mixing(np.asarray(x.energy)) for x in kept)
-    posterior = EmpiricalPosterior(target, jnp.asarray(draws.reshape(-1, target.size)))
+    posterior = EmpiricalPosterior(
+        target, jnp.asarray(draws.reshape(-1, target.size)), num_chains=_CHAINS
+    )
     return posterior, _judged(mixed, slowest, facts, gradients)
 
 

@@ -69,25 +69,25 @@ def best_of_climbs(
 
 
 def _climb(log_density: LogDensity, noise: Array, num_steps: int, start: Array) -> Climbs:
-    value, slope = jax.value_and_grad(log_density)(start)
-    size = start.shape[0]
-    unit = jnp.eye(size, dtype=start.dtype)
-    first = _Climb(start, value, slope, unit / (1 + jnp.linalg.norm(slope)), jnp.zeros((), bool))
-    none = Climbs(jnp.array(-jnp.inf, start.dtype), Normal(start, unit))
+    unit = jnp.eye(start.shape[0], dtype=start.dtype)
+    lowest, none = jnp.array(-jnp.inf, start.dtype), jnp.zeros((), bool)
+    # What is at the start is the first step's to find, which goes nowhere.
+    first = _Climb(start, lowest, jnp.zeros_like(start), unit, none)
 
     def step(state: tuple[_Climb, Climbs], _: None) -> tuple[tuple[_Climb, Climbs], None]:
         climb, best = state
         climb = _step(log_density, climb)
         factor = jnp.linalg.cholesky(climb.inverse)
         # Of the quadratic model at this place: its top, and the place itself.
-        for loc in (climb.x + climb.inverse @ climb.slope, climb.x):
-            normal = Normal(loc, factor)
-            elbo = _elbo(log_density, noise, normal)
-            better = elbo > best.elbo
-            best = jax.tree.map(partial(jnp.where, better), Climbs(elbo, normal), best)
-        return (climb, best), None
+        places = jnp.stack([climb.x + climb.inverse @ climb.slope, climb.x])
+        elbos = jax.vmap(lambda loc: _elbo(log_density, noise, Normal(loc, factor)))(places)
+        top = jnp.argmax(elbos)
+        here = Climbs(elbos[top], Normal(places[top], factor))
+        better = here.elbo > best.elbo
+        return (climb, jax.tree.map(partial(jnp.where, better), here, best)), None
 
-    return lax.scan(step, (first, none), None, length=num_steps)[0][1]
+    nothing = Climbs(lowest, Normal(start, unit))
+    return lax.scan(step, (first, nothing), None, length=1 + num_steps)[0][1]
 
 
 def _elbo(log_density: LogDensity, noise: Array, normal: Normal) -> Array:
@@ -101,6 +101,9 @@ def _elbo(log_density: LogDensity, noise: Array, normal: Normal) -> Array:
 
 def _step(log_density: LogDensity, now: _Climb) -> _Climb:
     """One step of BFGS, shortened until it climbs."""
+    unit = jnp.eye(len(now.x), dtype=now.x.dtype)
+    unscaled = unit / (1 + jnp.linalg.norm(now.slope))
+    now = now._replace(inverse=jnp.where(now.begun, now.inverse, unscaled))
     direction = now.inverse @ now.slope
     longest = 5 * (1 + jnp.linalg.norm(now.x))
     direction *= jnp.minimum(1.0, longest / (jnp.linalg.norm(direction) + 1e-30))
@@ -114,7 +117,7 @@ def _step(log_density: LogDensity, now: _Climb) -> _Climb:
 
     def failing(state: tuple[Array, Array, tuple[Array, Array, Array]]) -> Array:
         count, _, (_, _, climbs) = state
-        return ~climbs & (count < _SHORTER)
+        return ~climbs & (count <= _SHORTER)
 
     def shorter(
         state: tuple[Array, Array, tuple[Array, Array, Array]],
@@ -122,10 +125,10 @@ def _step(log_density: LogDensity, now: _Climb) -> _Climb:
         count, length, _ = state
         return count + 1, length / 3, at(length / 3)
 
-    one = jnp.ones((), now.x.dtype)
-    _, length, (value, slope, climbs) = lax.while_loop(
-        failing, shorter, (jnp.zeros((), jnp.int32), one, at(one))
-    )
+    # The body is traced once, and compiled once: its first length is one.
+    length = jnp.full((), 3.0, now.x.dtype)
+    untried = jnp.zeros((), jnp.int32), length, (now.value, now.slope, jnp.zeros((), bool))
+    _, length, (value, slope, climbs) = lax.while_loop(failing, shorter, untried)
     moved = length * direction
     new = _Climb(now.x + moved, value, slope, *_updated(now, moved, now.slope - slope))
     return jax.tree.map(partial(jnp.where, climbs), new, now)

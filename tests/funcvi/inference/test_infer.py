@@ -12,8 +12,8 @@ from numpyro.distributions import constraints
 from scipy import stats
 
 import funcvi as fv
-from funcvi.inference.chains import mixing
 from funcvi.inference.empirical import resampled
+from funcvi.mixing import mixing
 
 KEY = jax.random.key(0)
 
