@@ -23,6 +23,7 @@ from funcvi.gradient_check import GradientCheck, check_gradients
 from funcvi.targets import Target, target
 from funcvi.guides import Guide, Posterior, full_rank, guide, laplace, low_rank, mean_field
 from funcvi.inference import EmpiricalPosterior, Report, batch_and_match, infer
+from funcvi.files import load_posterior, save_posterior
 from funcvi.moments import from_moments
 from funcvi import networks
 from funcvi.networks import bayesian
@@ -73,6 +74,8 @@ __all__ = [
     "Report",
     "EmpiricalPosterior",
     "batch_and_match",
+    "save_posterior",
+    "load_posterior",
     "from_moments",
     "networks",
     "bayesian",

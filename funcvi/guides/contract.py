@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +15,14 @@ from funcvi._jax import is_concrete
 from funcvi._types import Key, Params
 from funcvi.densities.log_prob import log_prob
 from funcvi.families import Family
+from funcvi.outputs import Outputs
 from funcvi.sampling import sample
 from funcvi.sampling.draw import checked_shape
 from funcvi.sampling.record import unwrapped
 from funcvi.sampling.scored import sample_and_log_prob
 from funcvi.targets import Shape, Sites, Target, leading_shape
 
-__all__ = ["Guide", "Posterior", "Unconstrained", "check_guide", "check_target"]
+__all__ = ["Guide", "Posterior", "Unconstrained", "check_guide", "check_target", "start_of"]
 
 T = TypeVar("T")
 
@@ -40,13 +41,19 @@ class Guide:
         target: what its posteriors approximate.
         init: ``key -> params`` to start from; other keys start elsewhere, under ``jax.vmap`` too.
         family: ``params -> distribution`` on unconstrained space.
+        recipe: the function of funcvi that made it and its options, if they tell all of the
+            family: what a file needs to make it again.
 
     ``guide(params)`` is a :class:`Posterior`. Everything works under jit, grad and vmap.
+
+    Where the target has point parameters (``numpyro.param``), params are ``{"latents": ...,
+    "points": ...}``, both learned.
     """
 
     target: Target
     init: Callable[[Key], Params]
     family: Callable[[Params], Unconstrained]
+    recipe: tuple[str, Mapping[str, int]] | None = None
 
     def __call__(self, params: Params) -> "Posterior":
         """The posterior at ``params``.
@@ -56,9 +63,25 @@ class Guide:
             ValueError: names or shapes of ``params`` are not the family's.
         """
         check_not_fit(params, "a guide")
-        if isinstance(self.family, Family) and is_concrete(params):
-            jax.eval_shape(lambda: (self.family(params), None)[1])  # refuses wrong ones at once
+        latents = self.latents(params)
+        if isinstance(self.family, Family) and is_concrete(latents):
+            jax.eval_shape(lambda: (self.family(latents), None)[1])  # refuses wrong ones at once
         return Posterior(self, params)
+
+    def latents(self, params: Params) -> Params:
+        """Of params those of the family.
+
+        Raises:
+            ValueError: there are point parameters, and params have none.
+        """
+        if not self.target.points:
+            return params
+        if not (isinstance(params, Mapping) and set(params) == {"latents", "points"}):
+            raise ValueError(
+                f"the model has point parameters, {list(self.target.points)}: params are "
+                '{"latents": ..., "points": ...}, as of guide.init(key).'
+            )
+        return params["latents"]
 
     def __repr__(self) -> str:
         return "\n".join(["Guide over", *_sites_of(self.target)])
@@ -66,7 +89,7 @@ class Guide:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
-class Posterior:
+class Posterior(Outputs):
     """A guide at some params: a joint distribution of a target's sites. A pytree of the params.
 
     Shapes are those of the sites behind leading axes: first ``sample_shape``, then the leading
@@ -84,9 +107,19 @@ class Posterior:
         return "\n".join([*lines, f"on unconstrained space: {', '.join(named)}"])
 
     @property
-    def target(self) -> Target:
-        """What it approximates."""
-        return self.guide.target
+    def target(self) -> Target:  # type: ignore[override]
+        """What it approximates, at its point parameters."""
+        of = self.guide.target
+        return of if of.at is None else of.at(self._points)
+
+    @property
+    def points(self) -> dict[str, Any]:
+        """The constrained values of point parameters (``numpyro.param``), by name."""
+        return self.guide.target.point_values(self._points)
+
+    @property
+    def _points(self) -> Mapping[str, Any]:
+        return self.params["points"] if self.guide.target.points else {}
 
     @property
     def unconstrained(self) -> Unconstrained:
@@ -95,7 +128,7 @@ class Posterior:
         ``{site: distribution}`` where the sites are independent; else one distribution of the
         vectors of ``target.ravel``. Rebuilt from the params, so that its batch shape is theirs.
         """
-        return self.guide.family(self.params)
+        return self.guide.family(self.guide.latents(self.params))
 
     def sites(self, raw: Raw) -> Sites:
         """The unconstrained sites of a draw of ``unconstrained``, with any leading axes."""
@@ -173,6 +206,13 @@ class Posterior:
         )
 
 
+def start_of(target: Target, latents: Callable[[Key], Params]) -> Callable[[Key], Params]:
+    """``guide.init``, from that of its family: with the target's point parameters."""
+    if not target.points:
+        return latents
+    return lambda key: {"latents": latents(key), "points": dict(target.points)}
+
+
 def check_target(target: object) -> None:
     """Raises a TypeError that says what to do, unless this is a target."""
     if isinstance(target, Target):
@@ -181,7 +221,7 @@ def check_target(target: object) -> None:
     if isinstance(target, Guide | Posterior):
         remedy = "it has one already: pass guide.target"
     elif hasattr(target, "sample_posterior"):  # numpyro's AutoGuide
-        remedy = "a numpyro autoguide does not fit here: give its model to fv.target(model, *args)"
+        remedy = "it is a guide, of fv.guide(fv.target(model, *args), this)"
     raise TypeError(f"expected a target, got {type(target).__name__}: {remedy}.")
 
 
@@ -195,10 +235,7 @@ def check_guide(guide: object) -> None:
     elif isinstance(guide, Posterior):
         remedy = "the loss calls the guide itself: pass posterior.guide"
     elif hasattr(guide, "sample_posterior"):
-        remedy = (
-            "a numpyro autoguide does not fit here: write "
-            "fv.mean_field(fv.target(model, *args)), or fv.full_rank"
-        )
+        remedy = "it is numpyro's: fv.guide(fv.target(model, *args), this) makes one of it"
     raise TypeError(f"expected a guide, got {type(guide).__name__}: {remedy}.")
 
 

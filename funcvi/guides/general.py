@@ -10,8 +10,9 @@ from numpyro.distributions import flows, transforms
 from funcvi._numpyro import InverseTransform
 from funcvi._types import Key, Params
 from funcvi.families import unconstrain
-from funcvi.guides.contract import Guide, Unconstrained, check_target
+from funcvi.guides.contract import Guide, Unconstrained, check_target, start_of
 from funcvi.guides.foreign import FlowjaxLike, from_flowjax
+from funcvi.guides.of_program import from_program
 from funcvi.sampling.gradients import covers_the_line
 from funcvi.targets import Shape, Target
 from funcvi.wrong_kinds import instead_of_a_distribution
@@ -26,7 +27,11 @@ _NETWORKS = (flows.InverseAutoregressiveTransform, flows.BlockNeuralAutoregressi
 
 def guide(
     target: Target,
-    family: dist.Distribution | Mapping[str, dist.Distribution] | Pair | FlowjaxLike,
+    family: dist.Distribution
+    | Mapping[str, dist.Distribution]
+    | Pair
+    | FlowjaxLike
+    | Callable[..., object],
     *,
     spread: float = 1.0,
 ) -> Guide:
@@ -44,7 +49,9 @@ def guide(
             - ``(params, function)``, where ``function(params)`` is one of these: from
               ``fv.unconstrain``, or any pure function (a flow with a network inside, say);
             - a distribution of flowjax of shape ``(target.size,)``; its floating-point arrays
-              are learned.
+              are learned;
+            - a numpyro guide of the target's model: a function with ``numpyro.param`` and
+              ``numpyro.sample`` sites, or an autoguide.
         spread: how far starts are from the given parameters. To each location (a leaf of the
             params called ``loc``) a start of the target is added, times ``spread``; to every other
             leaf normal noise of standard deviation ``0.1 * spread``. So each component of a mixture
@@ -74,7 +81,8 @@ def guide(
     params, function = _params_and_function(target, family)
 
     jax.eval_shape(lambda params: _check_shapes(target, function(params)), params)
-    return Guide(target, lambda key: _scattered(params, target, key, spread), function)
+    init = start_of(target, lambda key: _scattered(params, target, key, spread))
+    return Guide(target, init, function)
 
 
 def _params_and_function(target: Target, family: object) -> Pair:
@@ -84,9 +92,11 @@ def _params_and_function(target: Target, family: object) -> Pair:
         params, function = family
         return params, lambda params: _as_events(target, function(params))
     if not isinstance(family, Mapping | dist.Distribution):
+        if callable(family) and not isinstance(family, type):
+            return from_program(family, target)
         raise TypeError(
-            "family must be a distribution, a dict with one for each site, (params, function), or "
-            f"a flowjax distribution; got {type(family).__name__}."
+            "family must be a distribution, a dict with one for each site, (params, function), "
+            f"a flowjax distribution or a numpyro guide; got {type(family).__name__}."
         )
     q = _as_events(target, family)
     _check_shapes(target, q)

@@ -65,6 +65,7 @@ def laplace(
     """
     check_target(target)
     target.check_exact("fv.laplace")
+    target.check_known("fv.laplace")
 
     def height(x: Array) -> Array:
         return -target.log_density(target.unravel(x))
@@ -81,7 +82,7 @@ def laplace(
         return of.inverse(dist.MultivariateNormal(mode, scale_tril=factor))
 
     of = family(dist.MultivariateNormal(jnp.zeros(target.size), scale_tril=jnp.eye(target.size)))
-    return Guide(target, init, of)
+    return Guide(target, init, of, ("full_rank", {}))
 
 
 class _Climb(NamedTuple):

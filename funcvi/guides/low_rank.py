@@ -59,4 +59,4 @@ def low_rank(
         factor = 0.1 * spread[:, None] * noise
         return dist.LowRankMultivariateNormal(target.ravel(z), factor, spread**2)
 
-    return guide_of(target, at, loc)
+    return guide_of(target, at, loc, ("low_rank", {"rank": rank}))

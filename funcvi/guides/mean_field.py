@@ -51,4 +51,4 @@ def mean_field(
     def at(z: Sites, key: Key) -> Unconstrained:
         return {n: dist.Normal(x, scales[n]).to_event(x.ndim) for n, x in z.items()}
 
-    return guide_of(target, at, loc)
+    return guide_of(target, at, loc, ("mean_field", {}))

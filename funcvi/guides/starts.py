@@ -8,9 +8,10 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from funcvi._checks import check_key
+from funcvi._jax import is_concrete
 from funcvi._types import Key, Params
 from funcvi.families import family
-from funcvi.guides.contract import Guide, Unconstrained, check_target
+from funcvi.guides.contract import Guide, Unconstrained, check_target, start_of
 from funcvi.runtime_checks import require
 from funcvi.targets import Sites, Target, leading_shape
 
@@ -21,6 +22,7 @@ def guide_of(
     target: Target,
     at: Callable[[Sites, Key], Unconstrained],
     loc: Mapping[str, ArrayLike] | None = None,
+    recipe: tuple[str, Mapping[str, int]] | None = None,
 ) -> Guide:
     """The guide whose family is that of ``at(z, key)``, and which starts at that distribution.
 
@@ -29,6 +31,7 @@ def guide_of(
         at: unconstrained sites, and a key for whatever else is random at the start, to a
             distribution there. Its parameters are learned as ``fv.unconstrain`` does.
         loc: unconstrained sites to start from, by default ``target.start(key)``.
+        recipe: see :class:`Guide`.
     """
     check_target(target)
     places = None if loc is None else checked_sites(loc, target)
@@ -41,7 +44,7 @@ def guide_of(
         z = target.start(place_key) if places is None else places
         return of.inverse(at(z, own_key))
 
-    return Guide(target, init, of)
+    return Guide(target, start_of(target, init), of, recipe)
 
 
 def start_scales(scale: float | Mapping[str, ArrayLike], target: Target) -> Sites:
@@ -56,9 +59,18 @@ def start_scales(scale: float | Mapping[str, ArrayLike], target: Target) -> Site
                 f"scale[{name!r}] must be a number or of shape {target.shapes[name]}, got shape "
                 f"{np.shape(value)}."
             )
-    scales = {n: jnp.broadcast_to(jnp.asarray(each[n], float), s) for n, s in target.shapes.items()}
-    positive = jnp.all(target.ravel(scales) > 0)
-    return require(positive, scales, lambda: ValueError("every scale must be positive."))
+    concrete = is_concrete(each)
+    numpy = np if concrete else jnp
+    dtype = jnp.result_type(float)
+    scales = {
+        n: numpy.broadcast_to(numpy.asarray(each[n], dtype), s) for n, s in target.shapes.items()
+    }
+    positive = numpy.all(numpy.stack([numpy.all(scale > 0) for scale in scales.values()]))
+    return require(
+        positive,
+        jax.tree.map(jnp.asarray, scales),
+        lambda: ValueError("every scale must be positive."),
+    )
 
 
 def checked_sites(loc: Mapping[str, ArrayLike], target: Target) -> Sites:

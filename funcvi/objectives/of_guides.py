@@ -57,7 +57,8 @@ class GuideLoss:
     def __call__(self, params: Params, key: Key) -> Array:
         """The loss at ``params``, in nats; pure, works under jit, grad and vmap."""
         check_key(key)
-        posterior, target = self.guide(params), self.guide.target
+        posterior = self.guide(params)
+        target = posterior.target
         model_key, draw_key = split(key, 2)
 
         def log_p(raw: Any) -> Array:

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 from funcvi.targets.of_density import Support, from_log_density
 from funcvi.targets.of_model import from_model
-from funcvi.targets.record import Shape, Sites, Target, leading_shape
+from funcvi.targets.record import ModelCall, Shape, Sites, Target, leading_shape
 
-__all__ = ["Shape", "Sites", "Target", "leading_shape", "target"]
+__all__ = ["ModelCall", "Shape", "Sites", "Target", "leading_shape", "target"]
 
 
 def target(

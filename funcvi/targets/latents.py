@@ -26,10 +26,10 @@ def latent_sites(trace: Mapping[str, Message]) -> dict[str, Message]:
     }
     sites = {}
     for name, site in trace.items():
-        if site["type"] == "param":
+        if site["type"] == "mutable":
             raise ValueError(
-                f"the model has a param site {name!r}: a target has none. Give it a prior "
-                "(numpyro.sample), or pass its value as an argument."
+                f"the model has the mutable site {name!r}, which changes from call to call: a "
+                "log density has no such state. Use layers without it (group or layer norms)."
             )
         if site["type"] != "sample" or site["is_observed"]:
             continue

@@ -49,7 +49,16 @@ def from_log_density(
         return jnp.asarray(total) + log_det(z)
 
     names = {name: constraint_name(constraint) for name, (constraint, _) in pairs.items()}
-    return Target(shapes, value_shapes, names, density, log_det, constrain, unconstrain)
+    return Target(
+        shapes,
+        value_shapes,
+        names,
+        density,
+        log_det,
+        constrain,
+        unconstrain,
+        constraints={name: constraint for name, (constraint, _) in pairs.items()},
+    )
 
 
 def _constraint_and_shape(name: str, support: Support) -> tuple[constraints.Constraint, Shape]:

@@ -18,7 +18,8 @@ from funcvi.sampling.gradients import moving_edges
 from funcvi.sampling.points import Value
 from funcvi.targets.latents import latent_sites
 from funcvi.targets.masks import changes_nothing, mask_over
-from funcvi.targets.record import Sites, Target, check_shapes
+from funcvi.targets.points import with_points
+from funcvi.targets.record import ModelCall, Sites, Target, check_shapes
 from funcvi.targets.replay import Constrain, Message, Model, Replay, WithoutDraws
 
 __all__ = ["from_model"]
@@ -30,12 +31,23 @@ _INFLUENCE = (
 )
 
 
-def from_model(model: Model, args: tuple[object, ...], kwargs: dict[str, object]) -> Target:
-    """The target of a model at its data."""
+def from_model(
+    model: Model,
+    args: tuple[object, ...],
+    kwargs: dict[str, object],
+    given: frozenset[str] = frozenset(),
+) -> Target:
+    """The target of a model at its data; param sites other than those given are to be learned."""
     fixed_key = jax.random.key(0)
     seeded = handlers.seed(model, fixed_key)
     first = handlers.trace(WithoutDraws(seeded)).get_trace(*args, **kwargs)
     sites = latent_sites(first)
+    if params := {n: s for n, s in first.items() if s["type"] == "param" and n not in given}:
+        known = given | params.keys()
+        return with_points(
+            params,
+            lambda values: from_model(handlers.substitute(model, data=values), args, kwargs, known),
+        )
     corner = next((type(d).__name__ for d in _drawn(first) if bends(d)), None)
     data = [name for name, s in first.items() if s["type"] == "sample" and s["is_observed"]]
     value_shapes = {name: jnp.shape(site["value"]) for name, site in sites.items()}
@@ -103,7 +115,19 @@ def from_model(model: Model, args: tuple[object, ...], kwargs: dict[str, object]
         unconstrain,
         corner=corner,
         edges=edges if has_edges else None,
+        call=ModelCall(model, args, kwargs),
+        constraints={name: site["fn"].support for name, site in sites.items()},
+        plates={name: _plates(site) for name, site in sites.items()},
     )
+
+
+def _plates(site: Message) -> tuple[str | None, ...]:
+    """The plate that each axis of a site's value is."""
+    names: list[str | None] = [None] * jnp.ndim(site["value"])
+    batch = len(names) - site["fn"].event_dim
+    for frame in site["cond_indep_stack"]:
+        names[batch + frame.dim] = frame.name
+    return tuple(names)
 
 
 def _drawn(trace: Mapping[str, Message]) -> list[dist.Distribution]:

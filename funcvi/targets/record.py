@@ -3,8 +3,8 @@
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 from numpyro.distributions import transforms
+from numpyro.distributions.constraints import Constraint
 from numpyro.distributions.util import sum_rightmost
 
 from funcvi._jax import is_concrete, read_inputs
@@ -19,7 +20,7 @@ from funcvi._types import Key
 from funcvi.programs import program, trace, value_and_grad
 from funcvi.runtime_checks import require
 
-__all__ = ["Shape", "Sites", "Target", "check_shapes", "leading_shape", "log_det_of"]
+__all__ = ["ModelCall", "Shape", "Sites", "Target", "check_shapes", "leading_shape", "log_det_of"]
 
 Sites: TypeAlias = dict[str, Array]
 Shape: TypeAlias = tuple[int, ...]
@@ -27,6 +28,14 @@ Constants: TypeAlias = Sequence[Array | np.ndarray]
 Found: TypeAlias = tuple[Array, Array]
 
 _TRIES = 100
+
+
+class ModelCall(NamedTuple):
+    """A numpyro model and what it is called with."""
+
+    model: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +57,13 @@ class Target:
         corner: the name of a distribution whose log density has a corner, if there is one.
         edges: ``(unconstrained sites) -> arrays``: what the edges of the data's distributions are
             made of.
+        call: the numpyro model and its data; None for a log density.
+        points: unconstrained point parameters (``numpyro.param``) to start from, by name: any
+            pytrees. All else here is at these; ``at`` moves them.
+        at: ``points -> target`` whose point parameters are these, and which has none to learn.
+        point_values: ``points -> constrained values``.
+        constraints: the support of each latent site, as it was where the model was looked at.
+        plates: by site, the name of the plate that each axis of its value is, None for another.
     """
 
     shapes: Mapping[str, Shape]
@@ -61,6 +77,12 @@ class Target:
     place: Sites | None = None
     corner: str | None = None
     edges: Callable[[Sites], list[Array]] | None = None
+    call: ModelCall | None = None
+    points: Mapping[str, Any] = field(default_factory=dict)
+    at: "Callable[[Mapping[str, Any]], Target] | None" = None
+    point_values: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
+    constraints: Mapping[str, Constraint] = field(default_factory=dict)
+    plates: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
 
     @functools.cached_property
     def is_random(self) -> bool:
@@ -94,6 +116,15 @@ class Target:
                 "subsampling plate, dropout): fit by fv.negative_elbo, which needs its mean only.\n"
                 "For the rest make the same guide over the model of all data: it takes the same "
                 "params."
+            )
+
+    def check_known(self, reader: str) -> None:
+        """Raises a ValueError where point parameters are to be learned, which ``reader`` cannot."""
+        if self.points:
+            raise ValueError(
+                f"{reader} learns no point parameters, and the model has {list(self.points)} "
+                "(numpyro.param):\nfit them with fv.fit(fv.negative_elbo(guide), ...) first and "
+                "take fit's target, guide(fit.params).target; or give them priors."
             )
 
     @property
