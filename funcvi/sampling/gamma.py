@@ -90,8 +90,8 @@ def standard_gamma_and_log(
     draws = jnp.maximum(parts.boosted * jnp.exp(parts.log_ratio), tiny)
     log_x = implicit(_log_velocity, wide, parts.log)
     # A factor of one that moves as the logarithm does: what underflowed stands still.
-    factor = jnp.exp(log_x - jax.lax.stop_gradient(log_x))
-    x = jnp.where(draws <= tiny, draws, draws * factor)
+    bounded = implicit(_bounded_log_velocity, wide, parts.log)
+    x = jnp.where(draws <= tiny, draws, draws * jnp.exp(bounded - parts.log))
     if dtype != wide.dtype:
         ends = Ends(0, np.inf), Ends(-np.inf, np.inf)
         return rounded(x, dtype, ends[0]), rounded(log_x, dtype, ends[1])
