@@ -29,6 +29,8 @@ ELSEWHERE = {
     "Target": "made by target",
     "bijection_for": "returns a transform, which is mapped with target",
     "check_gradients": "reports on the host",
+    "load_posterior": "reads a file",
+    "save_posterior": "writes a file",
     "diagnose": "reports on the host",
     "fitting": "a module; its functions are in the table",
     "fixed": "a word of a family",

@@ -27,7 +27,8 @@ def model(y):
 
 def structured(y):
     shape = numpyro.param("shape", 3.0, constraint=constraints.positive)
-    scale = numpyro.sample("scale", dist.Gamma(shape, 2.0))
+    rate = numpyro.param("rate", 2.0, constraint=constraints.positive)
+    scale = numpyro.sample("scale", dist.Gamma(shape, rate))
     loc = numpyro.param("loc", jnp.array([0.3, 0.6]))
     with numpyro.plate("rows", 2):
         numpyro.sample("mean", dist.Normal(loc * scale, 0.5 * scale))
@@ -72,7 +73,7 @@ def test_they_are_fitted_and_sampled_like_others(name):
     guide = fv.guide(fv.target(model, Y), program(name), spread=0.0)
     loss = fv.negative_elbo(guide, num_samples=8)
     fit = fv.fit(loss, guide.init(KEY), optax.adam(0.02), key=KEY, num_steps=3000)
-    assert fit.losses[-200:].mean() < fit.losses[:20].mean() - 1.0
+    assert fit.losses[-500:].mean() < fit.losses[:50].mean() - 0.5
     drawn = fv.sample(guide(fit.params), jax.random.key(1), (4000,))
     assert {n: x.shape for n, x in drawn.items()} == {
         "scale": (4000,), "mean": (4000, 2), "sum": (4000,)
@@ -139,7 +140,7 @@ def test_what_does_not_fit_is_refused():
         fv.guide(target, short)
     with pytest.raises(ValueError, match="'extra', which is no latent site"):
         fv.guide(target, long)
-    with pytest.raises(TypeError, match="this target has none"):
+    with pytest.raises(TypeError, match="this target is no model.s"):
         fv.guide(fv.target(lambda v: -(v["a"] ** 2), supports={"a": constraints.real}), structured)
     guide = fv.guide(target, autoguide.AutoDiagonalNormal(model), spread=0.0)
     posterior = guide(guide.init(KEY))

@@ -189,10 +189,6 @@ def with_discrete():
     numpyro.sample("k", dist.Poisson(2.0))
 
 
-def with_param():
-    numpyro.sample("a", dist.Normal(numpyro.param("m", 0.0), 1.0))
-
-
 def without_latents():
     numpyro.sample("y", dist.Normal(0.0, 1.0), obs=1.0)
 
@@ -201,7 +197,6 @@ def without_latents():
     ("model", "message"),
     [
         (with_discrete, "latent site 'k' is discrete (Poisson): sum it out"),
-        (with_param, "has a param site 'm': a target has none. Give it a prior"),
         (without_latents, "no latent sites: there is nothing to infer"),
         (lambda: numpyro.sample("d", dist.Delta(0.0)), "latent site 'd' is a Delta"),
     ],
