@@ -140,7 +140,7 @@ def test_what_does_not_fit_is_refused():
         fv.guide(target, short)
     with pytest.raises(ValueError, match="'extra', which is no latent site"):
         fv.guide(target, long)
-    with pytest.raises(TypeError, match="this target is no model.s"):
+    with pytest.raises(TypeError, match=r"this target is no model.s"):
         fv.guide(fv.target(lambda v: -(v["a"] ** 2), supports={"a": constraints.real}), structured)
     guide = fv.guide(target, autoguide.AutoDiagonalNormal(model), spread=0.0)
     posterior = guide(guide.init(KEY))
