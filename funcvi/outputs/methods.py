@@ -120,7 +120,7 @@ class Outputs:
         *,
         key: Key | None = None,
         num_samples: int = 1000,
-        groups: Sequence[str] = _GROUPS,
+        groups: Sequence[str] | None = None,
     ) -> Any:
         """These draws as ``arviz.InferenceData``, for ArviZ's tables, comparisons and plots.
 
@@ -130,17 +130,27 @@ class Outputs:
         Args:
             key: of the draws and predictions, by default ``jax.random.key(0)``.
             num_samples: draws, of a posterior that is no set of draws.
-            groups: which of ``posterior_predictive``, ``log_likelihood`` and ``prior`` to make;
-                a flat prior cannot be drawn from, and log likelihoods of much data are large.
+            groups: which of ``posterior_predictive``, ``log_likelihood`` and ``prior`` to make; by
+                default all, but no log likelihoods where discrete sites are summed out. A flat
+                prior cannot be drawn from, and log likelihoods of much data are large.
 
         Raises:
             ImportError: ArviZ is not installed.
-            ValueError: an unknown group, or log likelihoods of a model that is random.
+            ValueError: an unknown group, or log likelihoods of a model that is random, or whose
+                discrete sites are summed out.
         """
+        summed = self.target.summed
+        if groups is None:
+            groups = [g for g in _GROUPS if not (summed and g == "log_likelihood")]
         if unknown := set(groups) - set(_GROUPS):
             raise ValueError(f"groups are some of {_GROUPS}, got {sorted(unknown)}.")
         if "log_likelihood" in groups and self.target.call is not None:
             self.target.check_exact("log_likelihood")
+            if summed:
+                raise ValueError(
+                    f"log likelihoods are those of single observations, and {list(summed)} are "
+                    'summed out over all: groups=["posterior_predictive", "prior"].'
+                )
         values = self._read(key, num_samples)
         key = jax.random.key(0) if key is None else key
         return inference_data(self.target, values, jax.random.fold_in(key, 1), tuple(groups))

@@ -33,7 +33,8 @@ def target(
         A :class:`Target`.
 
     Raises:
-        ValueError: the model has no latent site, or a discrete one; the message names it.
+        ValueError: the model has no continuous latent site, or a discrete one that cannot be summed
+            out; the message names it.
         TypeError: ``model`` is not callable, or a support is not a constraint.
 
     Example:

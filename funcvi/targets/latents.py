@@ -13,8 +13,10 @@ from funcvi.targets.replay import WRAPPERS, Message
 __all__ = ["latent_sites"]
 
 
-def latent_sites(trace: Mapping[str, Message]) -> dict[str, Message]:
-    """The latent sites of a trace.
+def latent_sites(
+    trace: Mapping[str, Message],
+) -> tuple[dict[str, Message], dict[str, Message]]:
+    """The continuous and the discrete latent sites of a trace.
 
     Raises:
         ValueError: there are none, or one that has no density on unconstrained space; it names it.
@@ -24,7 +26,7 @@ def latent_sites(trace: Mapping[str, Message]) -> dict[str, Message]:
         for name, site in trace.items()
         if site["type"] == "plate" and site["args"][1] not in (None, site["args"][0])
     }
-    sites = {}
+    sites, discrete = {}, {}
     for name, site in trace.items():
         if site["type"] == "mutable":
             raise ValueError(
@@ -32,6 +34,9 @@ def latent_sites(trace: Mapping[str, Message]) -> dict[str, Message]:
                 "log density has no such state. Use layers without it (group or layer norms)."
             )
         if site["type"] != "sample" or site["is_observed"]:
+            continue
+        if site["fn"].is_discrete:
+            discrete[name] = site
             continue
         if inside := minibatches & {frame.name for frame in site["cond_indep_stack"]}:
             raise ValueError(
@@ -43,15 +48,10 @@ def latent_sites(trace: Mapping[str, Message]) -> dict[str, Message]:
         sites[name] = site
     if not sites:
         raise ValueError("the model has no latent sites: there is nothing to infer.")
-    return sites
+    return sites, discrete
 
 
 def _check(name: str, d: dist.Distribution) -> None:
-    if d.is_discrete:
-        raise ValueError(
-            f"latent site {name!r} is discrete ({type(d).__name__}): sum it out, for "
-            "instance with dist.MixtureSameFamily, and observe the result."
-        )
     bare = unwrapped(d, *WRAPPERS)
     if isinstance(bare, dist.Delta):
         raise ValueError(

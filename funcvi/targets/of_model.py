@@ -16,6 +16,7 @@ from funcvi.densities.log_prob import log_prob, log_prob_within
 from funcvi.runtime_checks import require
 from funcvi.sampling.gradients import moving_edges
 from funcvi.sampling.points import Value
+from funcvi.targets.enumeration import enumeration_of
 from funcvi.targets.latents import latent_sites
 from funcvi.targets.masks import changes_nothing, mask_over
 from funcvi.targets.points import with_points
@@ -41,7 +42,7 @@ def from_model(
     fixed_key = jax.random.key(0)
     seeded = handlers.seed(model, fixed_key)
     first = handlers.trace(WithoutDraws(seeded)).get_trace(*args, **kwargs)
-    sites = latent_sites(first)
+    sites, discrete = latent_sites(first)
     if params := {n: s for n, s in first.items() if s["type"] == "param" and n not in given}:
         known = given | params.keys()
         return with_points(
@@ -57,15 +58,24 @@ def from_model(
     }
     names = {name: constraint_name(site["fn"].support) for name, site in sites.items()}
 
+    enumeration = enumeration_of(discrete, first)
+
     def log_joint(run: Constrain) -> Array:
         trace = handlers.trace(run).get_trace(*args, **kwargs)
-        drawn = (site for site in trace.values() if site["type"] == "sample")
-        total = sum((_log_prob(s, run.points.get(s["name"])) for s in drawn), 0.0)
+        points = run.points
+        if enumeration is not None:
+            total = enumeration.log_sum(trace, lambda s: _log_probs(s, points.get(s["name"])))
+        else:
+            drawn = (site for site in trace.values() if site["type"] == "sample")
+            total = sum((_log_prob(s, points.get(s["name"])) for s in drawn), jnp.zeros(()))
         return total + run.log_det_counted
+
+    def all_values(fn: Model) -> Model:
+        return fn if enumeration is None else enumeration.all_values(fn)
 
     free = [name for name, site in sites.items() if mask_over(site["fn"]) is not None]
     unread = not free or changes_nothing(
-        lambda z, fill: log_joint(Constrain(seeded, z, fill)), shapes, free
+        lambda z, fill: log_joint(Constrain(all_values(seeded), z, fill)), shapes, free
     )
 
     def refuse_influence(value: Array) -> Array:
@@ -74,7 +84,7 @@ def from_model(
     def density(z: Sites, key: Key | None = None, /) -> Array:
         check_shapes(z, shapes)
         fn = seeded if key is None else handlers.seed(model, key)
-        return refuse_influence(log_joint(Constrain(fn, z)))
+        return refuse_influence(log_joint(Constrain(all_values(fn), z)))
 
     def replay(z: Sites) -> tuple[Constrain, dict[str, Message]]:
         check_shapes(z, shapes)
@@ -86,7 +96,7 @@ def from_model(
         return {
             name: run.values[name] if name in shapes else site["value"]
             for name, site in trace.items()
-            if name in shapes or site["type"] == "deterministic"
+            if name in shapes or (site["type"] == "deterministic" and name not in hidden)
         }
 
     def unconstrain(values: Mapping[str, ArrayLike]) -> Sites:
@@ -104,6 +114,19 @@ def from_model(
         return [edge for name in data for edge in moving_edges(trace[name]["fn"])]
 
     refuse_influence(jnp.zeros(()))
+    hidden: set[str] = set()
+    if enumeration is not None:
+        keys = jax.random.split(fixed_key, len(shapes))
+        somewhere = {
+            name: jax.random.uniform(one_key, shape, minval=-1.0)
+            for one_key, (name, shape) in zip(keys, shapes.items(), strict=True)
+        }
+
+        def there(fn: Model) -> dict[str, Message]:
+            return handlers.trace(Constrain(fn, somewhere)).get_trace(*args, **kwargs)
+
+        enumeration.check(there, seeded, lambda s: _log_probs(s, None))
+        hidden = enumeration.read_by_deterministic(there, seeded)
     has_edges = any(moving_edges(first[name]["fn"]) for name in data)
     return Target(
         shapes,
@@ -116,6 +139,7 @@ def from_model(
         corner=corner,
         edges=edges if has_edges else None,
         call=ModelCall(model, args, kwargs),
+        summed=() if enumeration is None else enumeration.names,
         constraints={name: site["fn"].support for name, site in sites.items()},
         plates={name: _plates(site) for name, site in sites.items()},
     )
@@ -135,7 +159,13 @@ def _drawn(trace: Mapping[str, Message]) -> list[dist.Distribution]:
 
 
 def _log_prob(site: Message, point: Value | None) -> Array:
-    """The log density of a site of a trace, scaled and summed, as numpyro's log_density has it.
+    """The log density of a site of a trace, scaled and summed, as numpyro's log_density has it."""
+    values = _log_probs(site, point)
+    return jnp.sum(values if site["scale"] is None else site["scale"] * values)
+
+
+def _log_probs(site: Message, point: Value | None) -> Array:
+    """The log density of a site of a trace by entry, without its scale.
 
     A latent site comes with its logarithms, where its value has been rounded to an edge.
     """
@@ -150,7 +180,5 @@ def _log_prob(site: Message, point: Value | None) -> Array:
                 "values that the model observes."
             ) from None
     if intermediates:
-        values = log_prob(d, value, intermediates)
-    else:
-        values = log_prob_within(d)(jnp.asarray(value) if point is None else point)
-    return jnp.sum(values if site["scale"] is None else site["scale"] * values)
+        return log_prob(d, value, intermediates)
+    return log_prob_within(d)(jnp.asarray(value) if point is None else point)

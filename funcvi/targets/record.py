@@ -62,6 +62,7 @@ class Target:
             pytrees. All else here is at these; ``at`` moves them.
         at: ``points -> target`` whose point parameters are these, and which has none to learn.
         point_values: ``points -> constrained values``.
+        summed: the discrete latent sites that the log density is summed over.
         constraints: the support of each latent site, as it was where the model was looked at.
         plates: by site, the name of the plate that each axis of its value is, None for another.
     """
@@ -78,6 +79,7 @@ class Target:
     corner: str | None = None
     edges: Callable[[Sites], list[Array]] | None = None
     call: ModelCall | None = None
+    summed: tuple[str, ...] = ()
     points: Mapping[str, Any] = field(default_factory=dict)
     at: "Callable[[Mapping[str, Any]], Target] | None" = None
     point_values: Callable[[Mapping[str, Any]], dict[str, Any]] = dict

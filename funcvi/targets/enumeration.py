@@ -1,0 +1,277 @@
+"""Discrete latents of few values, summed out exactly: each has all its values at once.
+
+A site's values lie along an axis of its own, left of all batch axes, and whatever the model makes
+of them broadcasts. What broadcasts wrongly, or not at all, is refused: log densities of all sites
+are compared with those at single values.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpyro.primitives import Messenger
+
+from funcvi._jax import is_concrete, read_inputs
+from funcvi._numpyro import SCAN_INDEX
+from funcvi.masks import masked
+from funcvi.targets.elimination import Factor, log_sum_product
+from funcvi.targets.replay import Message, Model
+
+__all__ = ["Enumeration", "enumeration_of"]
+
+_MOST = 1000  # values of a site
+_HINT = (
+    "Index with all axes at once (means[z], or table[rows, z]), branch with jnp.where, and put "
+    "batch axes in plates; or sum {name!r} out by hand (dist.MixtureSameFamily)."
+)
+
+LogProb: TypeAlias = Callable[[Message], Array]
+Run: TypeAlias = Callable[[Model], Mapping[str, Message]]
+
+
+class _Site(NamedTuple):
+    """A discrete latent: its values, its batch shape, and the plates of its long axes."""
+
+    values: Array
+    batch_shape: tuple[int, ...]
+    plates: tuple[str, ...]
+
+
+class _Given(Messenger):
+    """Gives discrete latents values."""
+
+    def __init__(self, fn: Model, values: Mapping[str, Array]) -> None:
+        super().__init__(fn)
+        self.values = values
+
+    def process_message(self, msg: Message) -> None:
+        """Sets the value of a site that is one of them."""
+        if msg["type"] == "sample" and msg["name"] in self.values and not msg["is_observed"]:
+            msg["value"] = self.values[msg["name"]]
+
+
+class Enumeration:
+    """The discrete latents of a model, and the sum over all their values.
+
+    Attributes:
+        names: of the sites.
+    """
+
+    def __init__(self, sites: Mapping[str, _Site], depth: int, sizes: Mapping[str, int]) -> None:
+        self.names = tuple(sites)
+        self._sites, self._depth = sites, depth
+        self._sizes = {**sizes, **{n: len(s.values) for n, s in sites.items()}}
+
+    def all_values(self, fn: Model) -> Messenger:
+        """The model with all values of each site at once."""
+        values = {}
+        for number, (name, site) in enumerate(self._sites.items()):
+            ones = (1,) * (self._depth + number)
+            values[name] = site.values.reshape(len(site.values), *ones)
+        return _Given(fn, values)
+
+    def one_value(self, fn: Model, key: Array) -> tuple[Messenger, dict[str, Array]]:
+        """The model with one value of each, at random, and the places of these among all."""
+        places, values = {}, {}
+        for number, (name, site) in enumerate(self._sites.items()):
+            one_key = jax.random.fold_in(key, number)
+            place = jax.random.randint(one_key, site.batch_shape, 0, len(site.values))
+            values[name], places[name] = site.values[place], jnp.squeeze(place)
+        return _Given(fn, values), places
+
+    def log_sum(self, trace: Mapping[str, Message], log_prob: LogProb) -> Array:
+        """The log density of a trace with all values, summed over them.
+
+        Args:
+            trace: of :meth:`all_values`.
+            log_prob: of a site, by entry, without its scale.
+        """
+        drawn = {n: s for n, s in trace.items() if s["type"] == "sample"}
+        scales = {n: s["scale"] for n, s in drawn.items()}
+        factors = {name: self._factor(site, log_prob(site)) for name, site in drawn.items()}
+        plates_of = {name: frozenset(s.plates) for name, s in self._sites.items()}
+        total = jnp.zeros(())
+        for group in self._groups(factors):
+            variables = {n: plates_of[n] for n in group if n in plates_of}
+            scale = self._scale({n: scales[n] for n in group}, variables)
+            parts = [factors[n] for n in group]
+            total += scale * log_sum_product(parts, variables, self._sizes)
+        return total
+
+    def check(self, run: Run, fn: Model, log_prob: LogProb) -> None:
+        """Raises a ValueError where log densities of all values are not those of single ones.
+
+        Args:
+            run: the trace of a model with some latents.
+            fn: the model.
+            log_prob: of a site, by entry.
+        """
+
+        def both(key: Array) -> dict[str, tuple[Array, Array]]:
+            factors = {
+                name: self._factor(site, log_prob(site))
+                for name, site in run(self.all_values(fn)).items()
+                if site["type"] == "sample"
+            }
+            one, places = self.one_value(fn, key)
+            single = run(one)
+            return {
+                name: (self._at(factor, places), jnp.sum(log_prob(single[name])))
+                for name, factor in factors.items()
+            }
+
+        try:
+            pairs = jax.jit(jax.vmap(both))(jax.random.split(jax.random.key(0), 3))
+        except (ValueError, TypeError, IndexError) as error:
+            text = str(error).split("\n")[0]
+            raise ValueError(
+                f"the model does not take all values of the discrete sites {list(self.names)} at "
+                f"once: {text}\n{_HINT.format(name=self.names[0])}"
+            ) from error
+        for name, (found, expected) in pairs.items():
+            if not np.allclose(found, expected, rtol=1e-3, atol=1e-3, equal_nan=True):
+                raise ValueError(
+                    f"site {name!r} has the log density {found[0]:.6g} where the model is given "
+                    f"all values of the discrete sites {list(self.names)} at once, and "
+                    f"{expected[0]:.6g} at single ones:\nsomething broadcasts along a wrong axis. "
+                    f"{_HINT.format(name=self.names[0])}"
+                )
+
+    def read_by_deterministic(self, run: Run, fn: Model) -> set[str]:
+        """The names of deterministic sites that depend on discrete ones."""
+        _, places = self.one_value(fn, jax.random.key(0))
+        names: list[str] = []
+
+        def computed(places: dict[str, Array]) -> list[Array]:
+            values = {
+                n: self._sites[n].values[x.reshape(self._sites[n].batch_shape)]
+                for n, x in places.items()
+            }
+            found = {
+                n: s["value"]
+                for n, s in run(_Given(fn, values)).items()
+                if s["type"] == "deterministic"
+            }
+            names[:] = found
+            return list(found.values())
+
+        jaxpr = jax.make_jaxpr(computed)(places).jaxpr
+        outputs = range(len(jaxpr.outvars))
+        return {
+            name
+            for i, name in enumerate(names)
+            if any(read_inputs(jaxpr, [i == j for j in outputs]))
+        }
+
+    def _at(self, factor: Factor, places: Mapping[str, Array]) -> Array:
+        """A factor at one value of each site, its product over plates."""
+        axes = [*self._sites, *(n for n in factor.names if n not in self._sites)]
+        values = factor.over(axes)
+        for number, (variable, site) in enumerate(self._sites.items()):
+            if variable in factor.names:
+                index = Factor(site.plates, places[variable]).over(axes)
+                values = jnp.take_along_axis(values, index, axis=number)
+        return jnp.sum(values)
+
+    def _factor(self, site: Message, values: Array) -> Factor:
+        """By its variables and plates; batch axes that are no plates are products at once."""
+        frames = {frame.dim: frame.name for frame in site["cond_indep_stack"]}
+        deepest = max((-dim for dim in frames), default=0)
+        values = values.reshape(*(1,) * (deepest - values.ndim), *values.shape)
+        names, sizes = [], []
+        for dim, size in zip(range(-values.ndim, 0), values.shape, strict=True):
+            name = frames.get(dim)
+            if (number := -dim - 1 - self._depth) >= 0 and size > 1:
+                name = self.names[number] if number < len(self.names) else None
+                if name is None or size != self._sizes[name]:
+                    raise ValueError(
+                        f"site {site['name']!r} has the shape {values.shape}, of which axis {dim} "
+                        "is neither a batch axis nor one of a discrete site's values."
+                    )
+            names.append(name)
+            sizes.append(size if name is None else self._sizes[name])
+        values = jnp.broadcast_to(values, sizes)
+        anonymous = tuple(i for i, n in enumerate(names) if n is None)
+        return Factor(tuple(n for n in names if n is not None), jnp.sum(values, anonymous))
+
+    def _groups(self, factors: Mapping[str, Factor]) -> list[list[str]]:
+        """The sites, in groups that share variables."""
+        groups: list[tuple[set[str], list[str]]] = []
+        for name, factor in factors.items():
+            variables = set(factor.names) & set(self._sites)
+            joined = [g for g in groups if g[0] & variables]
+            groups = [g for g in groups if not g[0] & variables]
+            names = [n for _, members in joined for n in members]
+            variables = variables.union(*(other for other, _ in joined))
+            groups.append((variables, [*names, name]))
+        return [names for _, names in groups]
+
+    def _scale(self, scales: Mapping[str, Any], variables: Mapping[str, object]) -> Any:
+        """What a group's sum is multiplied by: without variables, the scale of its one site."""
+        first = next(iter(scales.values()))
+        if not all(_same_scale(scale, first) for scale in scales.values()):
+            raise ValueError(
+                f"the sites {sorted(scales)} depend on the discrete sites {sorted(variables)} and "
+                "have different scales (subsampling, handlers.scale): a sum over the discrete ones "
+                "has no one scale. Put them all under one."
+            )
+        return 1.0 if first is None else first
+
+
+def enumeration_of(
+    discrete: Mapping[str, Message], trace: Mapping[str, Message]
+) -> Enumeration | None:
+    """What sums out these discrete latents of a trace; None if there are none.
+
+    Raises:
+        ValueError: a site has too many values, batch axes outside of plates, or a mask.
+    """
+    if not discrete:
+        return None
+    drawn = [s for s in trace.values() if s["type"] == "sample"]
+    depth = max(
+        max(len(s["fn"].batch_shape) for s in drawn),
+        max(jnp.ndim(s["value"]) - s["fn"].event_dim for s in drawn),
+        max((-f.dim for s in drawn for f in s["cond_indep_stack"]), default=0),
+    )
+    sizes = {f.name: f.size for s in drawn for f in s["cond_indep_stack"]}
+    return Enumeration({name: _site(name, s) for name, s in discrete.items()}, depth, sizes)
+
+
+def _site(name: str, site: Message) -> _Site:
+    d, kind = site["fn"], type(site["fn"]).__name__
+    frames = {frame.dim: frame.name for frame in site["cond_indep_stack"]}
+    dims = range(-len(d.batch_shape), 0)
+    long = [dim for dim, size in zip(dims, d.batch_shape, strict=True) if size > 1]
+    what = f"the discrete latent site {name!r} ({kind})"
+    if SCAN_INDEX in site["infer"]:
+        raise ValueError(
+            f"{what} is in a scan: write its forward algorithm there, with log probabilities for a "
+            "carry, or loop over the steps in Python."
+        )
+    if not d.has_enumerate_support or d.event_shape:
+        raise ValueError(
+            f"{what} has no few single values: sum it out by hand, and observe the result."
+        )
+    if outside := [dim for dim in long if dim not in frames]:
+        raise ValueError(
+            f"{what} has the batch shape {d.batch_shape}, of which axis {outside[0]} is no plate: "
+            "put it in numpyro.plate, so that it can be summed out."
+        )
+    if masked(d):
+        raise ValueError(f"{what} is masked: leave out what does not count, and its data.")
+    values = jnp.asarray(d.enumerate_support(expand=False)).reshape(-1)
+    if len(values) > _MOST:
+        raise ValueError(f"{what} has {len(values)} values, more than {_MOST}: sum it out by hand.")
+    return _Site(values, tuple(d.batch_shape), tuple(frames[dim] for dim in long))
+
+
+def _same_scale(one: Any, other: Any) -> bool:
+    if one is None or other is None:
+        return one is other
+    if not is_concrete((one, other)):
+        return one is other
+    return bool(np.all(np.asarray(one) == np.asarray(other)))
