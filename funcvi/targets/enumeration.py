@@ -246,26 +246,28 @@ def _site(name: str, site: Message) -> _Site:
     frames = {frame.dim: frame.name for frame in site["cond_indep_stack"]}
     dims = range(-len(d.batch_shape), 0)
     long = [dim for dim, size in zip(dims, d.batch_shape, strict=True) if size > 1]
-    what = f"the discrete latent site {name!r} ({kind})"
+    what = f"latent site {name!r} is discrete ({kind})"
     if SCAN_INDEX in site["infer"]:
         raise ValueError(
-            f"{what} is in a scan: write its forward algorithm there, with log probabilities for a "
+            f"{what} and in a scan: write its forward algorithm there, with log probabilities for a "
             "carry, or loop over the steps in Python."
         )
     if not d.has_enumerate_support or d.event_shape:
         raise ValueError(
-            f"{what} has no few single values: sum it out by hand, and observe the result."
+            f"{what} without a few single values: sum it out by hand, and observe the result."
         )
     if outside := [dim for dim in long if dim not in frames]:
         raise ValueError(
-            f"{what} has the batch shape {d.batch_shape}, of which axis {outside[0]} is no plate: "
+            f"{what} with the batch shape {d.batch_shape}, of which axis {outside[0]} is no plate: "
             "put it in numpyro.plate, so that it can be summed out."
         )
     if masked(d):
-        raise ValueError(f"{what} is masked: leave out what does not count, and its data.")
+        raise ValueError(f"{what} and masked: leave out what does not count, and its data.")
     values = jnp.asarray(d.enumerate_support(expand=False)).reshape(-1)
     if len(values) > _MOST:
-        raise ValueError(f"{what} has {len(values)} values, more than {_MOST}: sum it out by hand.")
+        raise ValueError(
+            f"{what} with {len(values)} values, more than {_MOST}: sum it out by hand."
+        )
     return _Site(values, tuple(d.batch_shape), tuple(frames[dim] for dim in long))
 
 

@@ -196,7 +196,10 @@ def without_latents():
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (with_discrete, "latent site 'k' is discrete (Poisson): sum it out"),
+        (
+            with_discrete,
+            "latent site 'k' is discrete (Poisson) without a few single values: sum it out",
+        ),
         (without_latents, "no latent sites: there is nothing to infer"),
         (lambda: numpyro.sample("d", dist.Delta(0.0)), "latent site 'd' is a Delta"),
     ],

@@ -245,7 +245,7 @@ def crossing():
     [
         (unplated, "'z' .*axis -1 is no plate"),
         (wrong_axis, "along a wrong axis"),
-        (counts, "'k' .Poisson. has no few single values"),
+        (counts, "'k' is discrete .Poisson. without a few single values"),
         (branches, r"does not take all values of the discrete sites \['z'\]"),
         (scaled_apart, "have different scales"),
         (crossing, "cross each other"),
