@@ -249,8 +249,8 @@ def _site(name: str, site: Message) -> _Site:
     what = f"latent site {name!r} is discrete ({kind})"
     if SCAN_INDEX in site["infer"]:
         raise ValueError(
-            f"{what} and in a scan: write its forward algorithm there, with log probabilities for a "
-            "carry, or loop over the steps in Python."
+            f"{what} and in a scan: write its forward algorithm there, with log probabilities "
+            "for a carry, or loop over the steps in Python."
         )
     if not d.has_enumerate_support or d.event_shape:
         raise ValueError(

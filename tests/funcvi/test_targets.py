@@ -198,7 +198,7 @@ def without_latents():
     [
         (
             with_discrete,
-            "latent site 'k' is discrete (Poisson) without a few single values: sum it out",
+            "latent site 'k' is discrete (Poisson) without a few single values",
         ),
         (without_latents, "no latent sites: there is nothing to infer"),
         (lambda: numpyro.sample("d", dist.Delta(0.0)), "latent site 'd' is a Delta"),
