@@ -25,6 +25,10 @@ from funcvi.targets.replay import Constrain, Message, Model, Replay, WithoutDraw
 
 __all__ = ["from_model"]
 
+_MOVING_SUPPORT = (
+    "the support of latent site {name!r} depends on one of the discrete sites {discrete}, which are "
+    "summed out: give it the same support for all of their values."
+)
 _INFLUENCE = (
     "the mask of latent site {name!r} leaves entries without a prior, and other sites depend on "
     "them: their posterior may spread for ever. Mask the data instead (obs=), or give all entries "
@@ -64,6 +68,9 @@ def from_model(
         trace = handlers.trace(run).get_trace(*args, **kwargs)
         points = run.points
         if enumeration is not None:
+            for name, value in run.values.items():
+                if jnp.shape(value) != value_shapes[name]:
+                    raise ValueError(_MOVING_SUPPORT.format(name=name, discrete=enumeration.names))
             total = enumeration.log_sum(trace, lambda s: _log_probs(s, points.get(s["name"])))
         else:
             drawn = (site for site in trace.values() if site["type"] == "sample")

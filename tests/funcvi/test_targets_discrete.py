@@ -229,6 +229,12 @@ def scaled_apart():
         numpyro.sample("y", dist.Normal(a * z, 1.0), obs=Y[0])
 
 
+def moving_support():
+    z = numpyro.sample("z", dist.Bernoulli(0.3))
+    scale = numpyro.sample("scale", dist.Uniform(0.0, 1.0 + z))
+    numpyro.sample("y", dist.Normal(0.0, scale), obs=Y[0])
+
+
 def crossing():
     a = numpyro.sample("a", dist.Normal(0.0, 1.0))
     left, right = numpyro.plate("left", 2, dim=-2), numpyro.plate("right", 3, dim=-1)
@@ -249,6 +255,7 @@ def crossing():
         (branches, r"does not take all values of the discrete sites \['z'\]"),
         (scaled_apart, "have different scales"),
         (crossing, "cross each other"),
+        (moving_support, "the support of latent site 'scale' depends on one of the discrete"),
     ],
 )
 def test_what_cannot_be_summed_is_refused(model, message):
