@@ -70,7 +70,8 @@ def from_model(
         if enumeration is not None:
             for name, value in run.values.items():
                 if jnp.shape(value) != value_shapes[name]:
-                    raise ValueError(_MOVING_SUPPORT.format(name=name, discrete=enumeration.names))
+                    discrete_names = list(enumeration.names)
+                    raise ValueError(_MOVING_SUPPORT.format(name=name, discrete=discrete_names))
             total = enumeration.log_sum(trace, lambda s: _log_probs(s, points.get(s["name"])))
         else:
             drawn = (site for site in trace.values() if site["type"] == "sample")

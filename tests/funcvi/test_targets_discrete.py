@@ -61,6 +61,22 @@ def latent_given_discrete():
     numpyro.sample("y", dist.Normal(theta, 1.0), obs=Y[0])
 
 
+def vectors():
+    a = numpyro.sample("a", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+    with numpyro.plate("rows", 3):
+        z = numpyro.sample("z", dist.Categorical(jnp.array([0.2, 0.3, 0.5])))
+        means = jnp.stack([a, 2 * a, -a])[z]
+        numpyro.sample("y", dist.MultivariateNormal(means, jnp.eye(2)), obs=PAIRS)
+
+
+def latents_by_row():
+    a = numpyro.sample("a", dist.Normal(0.0, 1.0))
+    with numpyro.plate("rows", 3):
+        z = numpyro.sample("z", dist.Bernoulli(0.3))
+        w = numpyro.sample("w", dist.Normal(3.0 * z, 1.0))
+        numpyro.sample("y", dist.Normal(w + a, 1.0), obs=Y)
+
+
 def changepoint():
     rates = numpyro.sample("rates", dist.Gamma(2.0, 1.0).expand([2]).to_event(1))
     at = numpyro.sample("at", dist.DiscreteUniform(0, 4))
@@ -85,6 +101,8 @@ MODELS = {
         nested,
         table_by_row,
         latent_given_discrete,
+        latents_by_row,
+        vectors,
         changepoint,
         with_factor,
     )
