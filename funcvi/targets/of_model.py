@@ -26,8 +26,8 @@ from funcvi.targets.replay import Constrain, Message, Model, Replay, WithoutDraw
 __all__ = ["from_model"]
 
 _MOVING_SUPPORT = (
-    "the support of latent site {name!r} depends on one of the discrete sites {discrete}, which are "
-    "summed out: give it the same support for all of their values."
+    "the support of latent site {name!r} depends on one of the discrete sites {discrete}, which "
+    "are summed out: give it the same support for all of their values."
 )
 _INFLUENCE = (
     "the mask of latent site {name!r} leaves entries without a prior, and other sites depend on "
