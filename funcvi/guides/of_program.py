@@ -107,6 +107,11 @@ class _Program:
         except TypeError as error:
             raise TypeError(f"{_ALONE}, and fails: {error}\n{_OTHERWISE}") from error
         found = {name: s for name, s in first.items() if s["type"] == "param"}
+        if shared := [name for name in found if name in target.points]:
+            raise ValueError(
+                f"the param site {shared[0]!r} is in the model and in its numpyro guide, where it "
+                "would be learned twice: give one of them another name."
+            )
         self._bijections = {
             name: bijection_for(s["kwargs"].get("constraint", constraints.real))
             for name, s in found.items()

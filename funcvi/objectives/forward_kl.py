@@ -41,8 +41,8 @@ def forward_kl(guide: Guide, *, num_samples: int) -> GuideLoss:
 
     Raises:
         TypeError: ``guide`` is not a guide.
-        ValueError: K is below 2, the support of the guide moves with its params, or the target's
-            log density is random (a subsampling plate).
+        ValueError: K is below 2, the support of the guide moves with its params, the target's log
+            density is random (a subsampling plate), or has point parameters.
 
     Example:
         >>> import funcvi as fv, jax, numpyro.distributions as dist
@@ -52,4 +52,6 @@ def forward_kl(guide: Guide, *, num_samples: int) -> GuideLoss:
         >>> loss(guide.init(key), key).shape
         ()
     """
-    return GuideLoss(guide, _forward_kl, num_samples, None, ("score_function",), "fv.forward_kl")
+    loss = GuideLoss(guide, _forward_kl, num_samples, None, ("score_function",), "fv.forward_kl")
+    guide.target.check_known("fv.forward_kl")  # its gradient is that of log q alone
+    return loss

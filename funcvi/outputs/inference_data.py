@@ -47,13 +47,17 @@ def inference_data(
             of_data = {name: x for name, x in drawn.items() if name in data}
             found["posterior_predictive"] = jax.tree.map(by_chain, of_data)
         if "log_likelihood" in groups:
-            found["log_likelihood"] = jax.tree.map(by_chain, log_likelihoods(call, latents))
+            of_all = log_likelihoods(call, latents)
+            of_data = {name: x for name, x in of_all.items() if name in data}
+            found["log_likelihood"] = jax.tree.map(by_chain, of_data)
         if "prior" in groups:
             drawn = prior_predictions(call, prior_key, count)
             parts = {True: "prior_predictive", False: "prior"}
             for is_data, group in parts.items():
                 found[group] = {
-                    n: np.asarray(x)[None] for n, x in drawn.items() if (n in data) == is_data
+                    n: np.asarray(x)[None]
+                    for n, x in drawn.items()
+                    if (n in data) == is_data and x.size
                 }
     return arviz.from_dict(
         **{group: sites for group, sites in found.items() if sites}, dims=dict(_dims(target))

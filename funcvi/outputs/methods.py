@@ -179,4 +179,4 @@ class Outputs:
         values = self._read(key, num_samples)
         if unknown := [name for name in sites or () if name not in values]:
             raise ValueError(f"sites are some of {list(values)}, got {unknown}.")
-        return figure_of({name: values[name] for name in sites or values})
+        return figure_of({n: values[n] for n in sites or values if values[n].size})

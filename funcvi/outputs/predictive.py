@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import numpyro.distributions as dist
 from jax import Array
 from numpyro import handlers
 from numpyro.infer import Predictive, log_likelihood
@@ -23,7 +24,7 @@ def predictions(
 ) -> Sites:
     """Of a model, perhaps at other data, what it draws and computes given draws of its latents."""
     found = Predictive(handlers.uncondition(model), latents)(key, *args, **kwargs)
-    return {name: x for name, x in found.items() if name not in latents}
+    return {name: x for name, x in found.items() if name not in latents and x.size}
 
 
 def prior_predictions(call: ModelCall, key: Key, num_samples: int) -> Sites:
@@ -44,5 +45,7 @@ def observed(call: ModelCall, latents: Mapping[str, Any], key: Key) -> dict[str,
     return {
         name: np.asarray(site["value"])
         for name, site in trace.items()
-        if site["type"] == "sample" and site["is_observed"]
+        if site["type"] == "sample"
+        and site["is_observed"]
+        and not isinstance(site["fn"], dist.Unit)  # of numpyro.factor
     }

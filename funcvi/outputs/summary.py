@@ -90,5 +90,7 @@ def summary_of(values: Mapping[str, np.ndarray]) -> Summary:
             mixed = (found.effective, found.r_hat)
         for i, index in enumerate(np.ndindex(draws.shape[2:])):
             name = f"{site}[{','.join(map(str, index))}]" if index else site
+            if name in rows:
+                raise ValueError(f"two sites have an entry {name!r}: rename one of them.")
             rows[name] = Row(*(float(column[i]) for column in (*middle, *quantiles, *mixed)))
     return Summary(rows)

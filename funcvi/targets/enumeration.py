@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from numpyro.distributions.constraints import Constraint
 from numpyro.primitives import Messenger
 
 from funcvi._jax import is_concrete, read_inputs
@@ -38,6 +39,7 @@ class _Site(NamedTuple):
     values: Array
     batch_shape: tuple[int, ...]
     plates: tuple[str, ...]
+    support: Constraint
 
 
 class _Given(Messenger):
@@ -73,14 +75,24 @@ class Enumeration:
             values[name] = site.values.reshape(len(site.values), *ones)
         return _Given(fn, values)
 
-    def one_value(self, fn: Model, key: Array) -> tuple[Messenger, dict[str, Array]]:
-        """The model with one value of each, at random, and the places of these among all."""
-        places, values = {}, {}
-        for number, (name, site) in enumerate(self._sites.items()):
-            one_key = jax.random.fold_in(key, number)
-            place = jax.random.randint(one_key, site.batch_shape, 0, len(site.values))
-            values[name], places[name] = site.values[place], jnp.squeeze(place)
-        return _Given(fn, values), places
+    def at(self, fn: Model, places: Mapping[str, Array]) -> Messenger:
+        """The model with single values of the sites, by their places among all."""
+        values = {
+            name: site.values[places[name].reshape(site.batch_shape)]
+            for name, site in self._sites.items()
+        }
+        return _Given(fn, values)
+
+    def places(self, key: Array) -> dict[str, Array]:
+        """Such places, at random; without axes of size one."""
+        return {
+            name: jnp.squeeze(
+                jax.random.randint(
+                    jax.random.fold_in(key, number), site.batch_shape, 0, len(site.values)
+                )
+            )
+            for number, (name, site) in enumerate(self._sites.items())
+        }
 
     def log_sum(self, trace: Mapping[str, Message], log_prob: LogProb) -> Array:
         """The log density of a trace with all values, summed over them.
@@ -90,91 +102,130 @@ class Enumeration:
             log_prob: of a site, by entry, without its scale.
         """
         drawn = {n: s for n, s in trace.items() if s["type"] == "sample"}
-        scales = {n: s["scale"] for n, s in drawn.items()}
-        factors = {name: self._factor(site, log_prob(site)) for name, site in drawn.items()}
+        values = {name: log_prob(site) for name, site in drawn.items()}
+        factors = {name: self._factor(site, values[name]) for name, site in drawn.items()}
         plates_of = {name: frozenset(s.plates) for name, s in self._sites.items()}
         total = jnp.zeros(())
         for group in self._groups(factors):
-            variables = {n: plates_of[n] for n in group if n in plates_of}
-            scale = self._scale({n: scales[n] for n in group}, variables)
-            parts = [factors[n] for n in group]
-            total += scale * log_sum_product(parts, variables, self._sizes)
+            scales = {n: drawn[n]["scale"] for n in group}
+            if variables := {n: plates_of[n] for n in group if n in plates_of}:
+                parts = [factors[n] for n in group]
+                summed = log_sum_product(parts, variables, self._sizes)
+                total += _scale_of(scales, variables) * summed
+            else:
+                (name,) = group
+                scale = scales[name]
+                total += jnp.sum(values[name] if scale is None else scale * values[name])
         return total
 
     def check(self, run: Run, fn: Model, log_prob: LogProb) -> None:
         """Raises a ValueError where log densities of all values are not those of single ones.
+
+        A site that reads a discrete one must have an axis of its values, and its plates, for else
+        it was reduced over them; and its density at single values must be that of the model there.
 
         Args:
             run: the trace of a model with some latents.
             fn: the model.
             log_prob: of a site, by entry.
         """
+        axes: dict[str, tuple[str, ...]] = {}
 
-        def both(key: Array) -> dict[str, tuple[Array, Array]]:
-            factors = {
-                name: self._factor(site, log_prob(site))
-                for name, site in run(self.all_values(fn)).items()
-                if site["type"] == "sample"
-            }
-            one, places = self.one_value(fn, key)
-            single = run(one)
-            return {
-                name: (self._at(factor, places), jnp.sum(log_prob(single[name])))
-                for name, factor in factors.items()
-            }
+        def both(places: dict[str, Array]) -> tuple[dict[str, Any], dict[str, Any]]:
+            trace = _sampled(run(self.all_values(fn)))
+            factors = {name: self._factor(site, log_prob(site)) for name, site in trace.items()}
+            axes.update({name: factor.names for name, factor in factors.items()})
+            single = _sampled(run(self.at(fn, places)))
+            pairs = {}
+            for name, factor in factors.items():
+                other = self._factor(single[name], log_prob(single[name]))
+                pairs[name] = self._at(factor, places), other.over(_plates(factor, self._sites))
+            return pairs, {name: trace[name]["fn"].support for name in self.names}
 
+        keys = jax.random.split(jax.random.key(0), 3)
         try:
-            pairs = jax.jit(jax.vmap(both))(jax.random.split(jax.random.key(0), 3))
+            reads = self._reads(run, fn, log_prob)
+            pairs, supports = jax.jit(jax.vmap(both))(jax.vmap(self.places)(keys))
         except (ValueError, TypeError, IndexError) as error:
             text = str(error).split("\n")[0]
             raise ValueError(
                 f"the model does not take all values of the discrete sites {list(self.names)} at "
                 f"once: {text}\n{_HINT.format(name=self.names[0])}"
             ) from error
+        for name, read in reads.items():
+            for variable in read:
+                needed = {variable, *self._sites[variable].plates}
+                if not needed <= set(axes[name]):
+                    raise ValueError(
+                        f"site {name!r} depends on the discrete site {variable!r}, and not value "
+                        f"by value: it is reduced over {sorted(needed - set(axes[name]))}. "
+                        f"{_HINT.format(name=variable)}"
+                    )
         for name, (found, expected) in pairs.items():
             if not np.allclose(found, expected, rtol=1e-3, atol=1e-3, equal_nan=True):
                 raise ValueError(
-                    f"site {name!r} has the log density {found[0]:.6g} where the model is given "
-                    f"all values of the discrete sites {list(self.names)} at once, and "
-                    f"{expected[0]:.6g} at single ones:\nsomething broadcasts along a wrong axis. "
+                    f"site {name!r} has another log density where the model is given all values "
+                    f"of the discrete sites {list(self.names)} at once than at single ones:\n"
+                    "something broadcasts along a wrong axis. "
                     f"{_HINT.format(name=self.names[0])}"
                 )
+        for name, support in supports.items():
+            for now, first in zip(
+                jax.tree.leaves(support), jax.tree.leaves(self._sites[name].support), strict=True
+            ):
+                if not np.all(np.asarray(now) == np.asarray(first).reshape(-1)[0]):
+                    raise ValueError(
+                        f"the values of latent site {name!r} depend on other latents: it has to be "
+                        "summed over the same values always; give those that do not count a "
+                        "probability of zero."
+                    )
+
+    def _reads(self, run: Run, fn: Model, log_prob: LogProb) -> dict[str, list[str]]:
+        """The discrete sites that the log density of each site depends on."""
+
+        def densities(places: dict[str, Array]) -> dict[str, Array]:
+            trace = _sampled(run(self.at(fn, places)))
+            return {name: jnp.sum(log_prob(site)) for name, site in trace.items()}
+
+        places = self.places(jax.random.key(0))
+        closed, shapes = jax.make_jaxpr(densities, return_shape=True)(places)
+        inputs, outputs = sorted(places), sorted(shapes)
+        flags = {
+            name: read_inputs(closed.jaxpr, [name == other for other in outputs])
+            for name in outputs
+        }
+        return {
+            name: [n for n, is_read in zip(inputs, read, strict=True) if is_read]
+            for name, read in flags.items()
+        }
 
     def read_by_deterministic(self, run: Run, fn: Model) -> set[str]:
         """The names of deterministic sites that depend on discrete ones."""
-        _, places = self.one_value(fn, jax.random.key(0))
-        names: list[str] = []
 
-        def computed(places: dict[str, Array]) -> list[Array]:
-            values = {
-                n: self._sites[n].values[x.reshape(self._sites[n].batch_shape)]
-                for n, x in places.items()
-            }
-            found = {
-                n: s["value"]
-                for n, s in run(_Given(fn, values)).items()
-                if s["type"] == "deterministic"
-            }
-            names[:] = found
-            return list(found.values())
+        def computed(places: dict[str, Array]) -> dict[str, Array]:
+            trace = run(self.at(fn, places))
+            return {n: s["value"] for n, s in trace.items() if s["type"] == "deterministic"}
 
-        jaxpr = jax.make_jaxpr(computed)(places).jaxpr
-        outputs = range(len(jaxpr.outvars))
+        places = self.places(jax.random.key(0))
+        closed, shapes = jax.make_jaxpr(computed, return_shape=True)(places)
+        names = [path[0].key for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
+        outputs = range(len(names))
         return {
             name
             for i, name in enumerate(names)
-            if any(read_inputs(jaxpr, [i == j for j in outputs]))
+            if any(read_inputs(closed.jaxpr, [i == j for j in outputs]))
         }
 
     def _at(self, factor: Factor, places: Mapping[str, Array]) -> Array:
-        """A factor at one value of each site, its product over plates."""
-        axes = [*self._sites, *(n for n in factor.names if n not in self._sites)]
+        """A factor at one value of each site, by its plates."""
+        plates = _plates(factor, self._sites)
+        axes = [*self._sites, *plates]
         values = factor.over(axes)
         for number, (variable, site) in enumerate(self._sites.items()):
             if variable in factor.names:
                 index = Factor(site.plates, places[variable]).over(axes)
                 values = jnp.take_along_axis(values, index, axis=number)
-        return jnp.sum(values)
+        return values.reshape(values.shape[len(self._sites) :])
 
     def _factor(self, site: Message, values: Array) -> Factor:
         """By its variables and plates; batch axes that are no plates are products at once."""
@@ -209,16 +260,30 @@ class Enumeration:
             groups.append((variables, [*names, name]))
         return [names for _, names in groups]
 
-    def _scale(self, scales: Mapping[str, Any], variables: Mapping[str, object]) -> Any:
-        """What a group's sum is multiplied by: without variables, the scale of its one site."""
-        first = next(iter(scales.values()))
-        if not all(_same_scale(scale, first) for scale in scales.values()):
-            raise ValueError(
-                f"the sites {sorted(scales)} depend on the discrete sites {sorted(variables)} and "
-                "have different scales (subsampling, handlers.scale): a sum over the discrete ones "
-                "has no one scale. Put them all under one."
-            )
-        return 1.0 if first is None else first
+
+def _sampled(trace: Mapping[str, Message]) -> dict[str, Message]:
+    return {name: site for name, site in trace.items() if site["type"] == "sample"}
+
+
+def _plates(factor: Factor, sites: Mapping[str, object]) -> tuple[str, ...]:
+    return tuple(name for name in factor.names if name not in sites)
+
+
+def _scale_of(scales: Mapping[str, Any], variables: Mapping[str, object]) -> Any:
+    """What the sum over variables is multiplied by."""
+    first = next(iter(scales.values()))
+    if not all(_same_scale(scale, first) for scale in scales.values()):
+        raise ValueError(
+            f"the sites {sorted(scales)} depend on the discrete sites {sorted(variables)} and have "
+            "different scales (subsampling, handlers.scale): a sum over the discrete ones has no "
+            "one scale. Put them all under one."
+        )
+    if np.size(first) > 1:
+        raise ValueError(
+            f"the discrete sites {sorted(variables)} are under a scale by entry: a sum over them "
+            "has no such scale. Use one number."
+        )
+    return 1.0 if first is None else jnp.reshape(first, ())
 
 
 def enumeration_of(
@@ -252,6 +317,8 @@ def _site(name: str, site: Message) -> _Site:
             f"{what} and in a scan: write its forward algorithm there, with log probabilities "
             "for a carry, or loop over the steps in Python."
         )
+    if jnp.shape(site["value"]) != tuple(d.shape()):
+        raise ValueError(f"{what} with a sample_shape: put it in numpyro.plate instead.")
     if not d.has_enumerate_support or d.event_shape:
         raise ValueError(
             f"{what} without a few single values: sum it out by hand, and observe the result."
@@ -263,12 +330,15 @@ def _site(name: str, site: Message) -> _Site:
         )
     if masked(d):
         raise ValueError(f"{what} and masked: leave out what does not count, and its data.")
-    values = jnp.asarray(d.enumerate_support(expand=False)).reshape(-1)
+    try:
+        values = jnp.asarray(d.enumerate_support(expand=False)).reshape(-1)
+    except NotImplementedError as error:
+        raise ValueError(f"{what}, whose values cannot be listed: {error}") from None
     if len(values) > _MOST:
         raise ValueError(
             f"{what} with {len(values)} values, more than {_MOST}: sum it out by hand."
         )
-    return _Site(values, tuple(d.batch_shape), tuple(frames[dim] for dim in long))
+    return _Site(values, tuple(d.batch_shape), tuple(frames[dim] for dim in long), d.support)
 
 
 def _same_scale(one: Any, other: Any) -> bool:

@@ -6,10 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from numpyro.distributions import constraints
 
-from funcvi._jax import read_inputs
-from funcvi.constraints import bijection_for
+from funcvi._jax import is_concrete, read_inputs
+from funcvi.constraints import bijection_for, constraint_name
 from funcvi.targets.record import Target
 from funcvi.targets.replay import Message
 
@@ -38,6 +39,18 @@ def with_points(sites: Mapping[str, Message], at_values: Callable[[Points], Targ
         return jax.tree.map(lambda x: inv(jnp.asarray(x, jnp.result_type(float))), value)
 
     start = {name: inverse(name, site["value"]) for name, site in sites.items()}
+
+    for name, site in sites.items():
+        again = jax.tree.map(bijections[name], start[name])
+        if is_concrete((again, site["value"])) and not all(
+            np.allclose(a, b, rtol=1e-3, atol=1e-5)
+            for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(site["value"]), strict=True)
+        ):
+            support = constraint_name(site["kwargs"].get("constraint", constraints.real))
+            raise ValueError(
+                f"param site {name!r} starts at {site['value']}, which is not inside its "
+                f"constraint, {support}."
+            )
 
     def values(points: Points) -> dict[str, Any]:
         return {name: jax.tree.map(bijections[name], points[name]) for name in points}

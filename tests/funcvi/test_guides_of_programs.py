@@ -136,6 +136,15 @@ def test_what_does_not_fit_is_refused():
         structured(y)
         numpyro.sample("extra", dist.Normal(0.0, 1.0))
 
+    def learned(y):
+        shape = numpyro.param("shape", 2.0, constraint=constraints.positive)
+        scale = numpyro.sample("scale", dist.Gamma(shape, 2.0))
+        with numpyro.plate("rows", 2):
+            mean = numpyro.sample("mean", dist.Normal(0.0, 2.0))
+        numpyro.sample("y", dist.Normal(mean.sum(), scale), obs=y)
+
+    with pytest.raises(ValueError, match="'shape' is in the model and in its numpyro guide"):
+        fv.guide(fv.target(learned, Y), structured)
     with pytest.raises(ValueError, match=r"does not sample \['mean'\]"):
         fv.guide(target, short)
     with pytest.raises(ValueError, match="'extra', which is no latent site"):

@@ -169,6 +169,19 @@ def test_a_mixture_is_that_of_its_components():
     )
 
 
+def test_a_scale_by_entry_of_what_no_discrete_site_is_in():
+    def model():
+        a = numpyro.sample("a", dist.Normal(0.0, 1.0))
+        z = numpyro.sample("z", dist.Bernoulli(0.4))
+        numpyro.sample("w", dist.Normal(a * z, 1.0), obs=0.3)
+        with numpyro.plate("rows", 3), handlers.scale(scale=jnp.array([1.0, 2.0, 0.5])):
+            numpyro.sample("y", dist.Normal(a, 1.0), obs=Y)
+
+    values = {"a": jnp.array(0.7)}
+    found = fv.target(model).log_density(values)
+    np.testing.assert_allclose(found, by_hand(model, values), rtol=1e-5)
+
+
 def test_minibatches_of_discrete_latents_are_unbiased():
     y = jnp.linspace(-2.0, 2.0, 12)
 
@@ -253,6 +266,39 @@ def moving_support():
     numpyro.sample("y", dist.Normal(0.0, scale), obs=Y[0])
 
 
+def with_sample_shape():
+    p = numpyro.sample("p", dist.Beta(1.0, 1.0))
+    z = numpyro.sample("z", dist.Bernoulli(p), sample_shape=(3,))
+    numpyro.sample("y", dist.Normal(2.0 * z, 1.0), obs=Y)
+
+
+def moving_values():
+    p = numpyro.sample("p", dist.Beta(1.0, 1.0))
+    n = numpyro.sample("n", dist.DiscreteUniform(0, 4))
+    k = numpyro.sample("k", dist.DiscreteUniform(0, n))
+    numpyro.sample("y", dist.Normal(k * p, 1.0), obs=Y[0])
+
+
+def group_test():
+    p = numpyro.sample("p", dist.Beta(1.0, 9.0))
+    with numpyro.plate("rows", 6):
+        z = numpyro.sample("z", dist.Bernoulli(p))
+    numpyro.sample("y", dist.Bernoulli(jnp.where(jnp.any(z == 1), 0.95, 0.05)), obs=0)
+
+
+def reduced():
+    p = numpyro.sample("p", dist.Beta(1.0, 1.0))
+    z = numpyro.sample("z", dist.Categorical(jnp.ones(50) / 50))
+    numpyro.sample("y", dist.Normal(jnp.where(jnp.all(z == 7), 5.0, p), 1.0), obs=5.0)
+
+
+def scaled_by_row():
+    a = numpyro.sample("a", dist.Normal(0.0, 1.0))
+    with numpyro.plate("rows", 3), handlers.scale(scale=jnp.array([1.0, 2.0, 3.0])):
+        z = numpyro.sample("z", dist.Bernoulli(0.4))
+        numpyro.sample("y", dist.Normal(a * z, 1.0), obs=Y)
+
+
 def crossing():
     a = numpyro.sample("a", dist.Normal(0.0, 1.0))
     left, right = numpyro.plate("left", 2, dim=-2), numpyro.plate("right", 3, dim=-1)
@@ -273,6 +319,11 @@ def crossing():
         (branches, r"does not take all values of the discrete sites \['z'\]"),
         (scaled_apart, "have different scales"),
         (crossing, "cross each other"),
+        (with_sample_shape, "'z' is discrete .* with a sample_shape"),
+        (moving_values, "the values of latent site 'k' depend on other latents"),
+        (group_test, "'y' depends on the discrete site 'z', and not value by value"),
+        (reduced, "'y' depends on the discrete site 'z', and not value by value"),
+        (scaled_by_row, "under a scale by entry"),
         (moving_support, "the support of latent site 'scale' depends on one of the discrete"),
     ],
 )

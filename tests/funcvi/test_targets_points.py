@@ -119,6 +119,18 @@ def test_what_cannot_learn_them_says_so():
         fv.infer(target, key=KEY)
     with pytest.raises(ValueError, match=r"fv.laplace learns no point parameters"):
         fv.laplace(target)
+    with pytest.raises(ValueError, match=r"fv.forward_kl learns no point parameters"):
+        fv.forward_kl(guide, num_samples=8)
+
+    def below():
+        numpyro.param("a", -1.0, constraint=constraints.positive)
+
+    def outside():
+        below()
+        numpyro.sample("x", dist.Normal(0.0, 1.0))
+
+    with pytest.raises(ValueError, match=r"'a' starts at -1.0, .* constraint, positive"):
+        fv.target(outside)
     with pytest.raises(ValueError, match="latents"):
         guide(guide.init(KEY)["latents"])
     with pytest.raises(ValueError, match="no param site"):

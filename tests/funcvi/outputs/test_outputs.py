@@ -142,6 +142,31 @@ def test_a_figure_has_a_panel_for_each_site(posterior, tmp_path):
     assert len(posterior.plot(sites=["b"], num_samples=200).axes) == 1
 
 
+def test_factors_are_no_data_and_empty_sites_no_panels():
+    pytest.importorskip("arviz")
+
+    def model(y):
+        a = numpyro.sample("a", dist.Normal(0.0, 1.0))
+        numpyro.deterministic("nothing", jnp.zeros((0,)))
+        numpyro.factor("reward", -(a**2))
+        numpyro.sample("y", dist.Normal(a, 1.0), obs=y)
+
+    posterior = fv.batch_and_match(fv.target(model, jnp.ones(())), key=KEY, num_steps=10)
+    data = posterior.to_arviz(num_samples=20)
+    for group in ("posterior_predictive", "log_likelihood", "observed_data", "prior_predictive"):
+        assert list(data[group].data_vars) == ["y"]
+    assert set(posterior.predict(model, 1.0, key=KEY, num_samples=5)) == {"y"}
+    assert [panel.get_title() for panel in posterior.plot(num_samples=20).axes] == ["a"]
+
+
+def test_two_entries_of_one_name_are_refused():
+    supports = {"a": (dist.constraints.real, (2,)), "a[0]": dist.constraints.real}
+    of = fv.target(lambda v: -(v["a"] ** 2).sum() - v["a[0]"] ** 2, supports=supports)
+    guide = fv.mean_field(of)
+    with pytest.raises(ValueError, match="two sites have an entry"):
+        guide(guide.init(KEY)).summary(num_samples=10)
+
+
 def test_what_cannot_be_read_is_refused():
     posterior = normal_posterior()
     with pytest.raises(ValueError, match="sites are some of"):
