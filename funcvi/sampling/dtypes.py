@@ -18,8 +18,13 @@ def own_dtype(d: dist.Distribution) -> jnp.dtype:
 
 
 def floats(tree: Any) -> list[Array]:
-    """The floating-point leaves of a pytree."""
-    leaves = [x for x in jax.tree.leaves(tree) if hasattr(x, "dtype")]
+    """The floating-point leaves of a pytree; of a Delta its value, for it is what is drawn.
+
+    Its ``log_density`` is float32 unless it is given, whatever its value is.
+    """
+    parts = jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, dist.Delta))
+    parts = [x.v if isinstance(x, dist.Delta) else x for x in parts]
+    leaves = [x for x in jax.tree.leaves(parts) if hasattr(x, "dtype")]
     return [x for x in leaves if jnp.issubdtype(x.dtype, jnp.floating)]
 
 

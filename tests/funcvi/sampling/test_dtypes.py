@@ -234,3 +234,11 @@ def test_standard_gamma_is_positive_and_its_log_finite(dtype: Any) -> None:
     logs = log_standard_gamma(KEY, jnp.asarray(1e-6, dtype), (10_000,))
     assert logs.dtype == dtype
     assert np.isfinite(np.asarray(logs, np.float64)).all()
+
+
+@pytest.mark.parametrize("wrap", [lambda d: d, lambda d: d.to_event(1), lambda d: d.expand([2, 3])])
+@pytest.mark.parametrize("dtype", DTYPES[:3])
+def test_a_delta_is_drawn_in_the_dtype_of_its_value(dtype, wrap):
+    d = wrap(dist.Delta(jnp.ones(3, dtype)))  # numpyro's log_density of it is float32
+    assert fv.sample(d, KEY, (2,)).dtype == dtype
+    assert jax.vmap(lambda key: fv.sample(d, key))(jax.random.split(KEY, 2)).dtype == dtype
