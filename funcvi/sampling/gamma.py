@@ -89,9 +89,7 @@ def standard_gamma_and_log(
     tiny = jnp.finfo(wide.dtype).tiny
     draws = jnp.maximum(parts.boosted * jnp.exp(parts.log_ratio), tiny)
     log_x = implicit(_log_velocity, wide, parts.log)
-    # A factor of one that moves as the logarithm does: what underflowed stands still.
-    bounded = implicit(_bounded_log_velocity, wide, parts.log)
-    x = jnp.where(draws <= tiny, draws, draws * jnp.exp(bounded - parts.log))
+    x = implicit(gamma_velocity, wide, draws)
     if dtype != wide.dtype:
         ends = Ends(0, np.inf), Ends(-np.inf, np.inf)
         return rounded(x, dtype, ends[0]), rounded(log_x, dtype, ends[1])
@@ -153,7 +151,6 @@ def _bounded_log_velocity(log_x: Array, concentration: Array, dconcentration: Ar
     return jnp.minimum(slope, 0.01 * jnp.finfo(slope.dtype).max) * dconcentration
 
 
-@jax.jit  # traced once
 def gamma_elasticity(concentration: Array, log_x: Array) -> Array:
     """``d log x / d log a`` of a Gamma(a, 1) variable at a fixed quantile, elementwise.
 
