@@ -108,12 +108,14 @@ def load_posterior(path: str | os.PathLike[str]) -> Posterior | EmpiricalPosteri
         on unconstrained space: a Normal
     """
     safetensors = _safetensors()
+    from safetensors import SafetensorError
+
     data = Path(path).read_bytes()
     try:
         size = int.from_bytes(data[:8], "little")
         facts = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["funcvi"])
         held = safetensors.load(data)
-    except Exception as error:
+    except (ValueError, KeyError, TypeError, OverflowError, SafetensorError) as error:
         raise ValueError(f"{path} is no file of fv.save_posterior: {error}") from None
     if facts["format"] != _FORMAT:
         raise ValueError(f"{path} has the format {facts['format']!r}, this version {_FORMAT!r}.")

@@ -28,11 +28,6 @@ class Outputs:
 
     target: Target
 
-    @property
-    def points(self) -> dict[str, Any]:
-        """The constrained values of point parameters, by name."""
-        return {}
-
     def sample(self, key: Key, sample_shape: Shape = ()) -> Sites:
         """Draws by site."""
         raise NotImplementedError
@@ -112,7 +107,7 @@ class Outputs:
         draw_key, model_key = jax.random.split(key)
         drawn = self.sample(draw_key, (num_samples,))
         latents = {name: drawn[name] for name in self.target.value_shapes}
-        at_points = handlers.substitute(model, data=self.points)
+        at_points = handlers.substitute(model, data=dict(self.target.given))
         return predictions(at_points, args, kwargs, latents, model_key)
 
     def to_arviz(

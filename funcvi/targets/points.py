@@ -57,7 +57,8 @@ def with_points(sites: Mapping[str, Message], at_values: Callable[[Points], Targ
 
     def at(points: Points) -> Target:
         _check(points, start)
-        return at_values(values({**start, **points}))
+        given = values({**start, **points})
+        return dataclasses.replace(at_values(given), given=given)
 
     here = at(start)
     read = _read(at, start, here)

@@ -62,6 +62,7 @@ class Target:
             pytrees. All else here is at these; ``at`` moves them.
         at: ``points -> target`` whose point parameters are these, and which has none to learn.
         point_values: ``points -> constrained values``.
+        given: the constrained values that point parameters have here.
         summed: the discrete latent sites that the log density is summed over.
         constraints: the support of each latent site, as it was where the model was looked at.
         plates: by site, the name of the plate that each axis of its value is, None for another.
@@ -83,6 +84,7 @@ class Target:
     points: Mapping[str, Any] = field(default_factory=dict)
     at: "Callable[[Mapping[str, Any]], Target] | None" = None
     point_values: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
+    given: Mapping[str, Any] = field(default_factory=dict)
     constraints: Mapping[str, Constraint] = field(default_factory=dict)
     plates: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
 

@@ -80,6 +80,21 @@ def test_what_is_fitted_goes_on_to_inference_and_predictions():
     assert fv.diagnose(posterior, key=KEY).reliable
 
 
+def test_draws_of_a_target_at_points_predict_at_these():
+    def shifted(y=None):
+        shift = numpyro.param("shift", 0.0)
+        a = numpyro.sample("a", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(a + shift, 0.1), obs=y)
+
+    target = fv.target(shifted, 5.0).at({"shift": jnp.array(5.0)})
+    posteriors = [
+        fv.batch_and_match(target, key=KEY),
+        fv.EmpiricalPosterior(target, jnp.zeros((10, 1))),
+    ]
+    for posterior in posteriors:  # without the points they would be around zero
+        assert abs(posterior.predict(shifted, key=KEY)["y"].mean() - 5.0) < 0.1
+
+
 def test_a_network_with_points_for_weights():
     nn = pytest.importorskip("flax.linen")
     from numpyro.contrib.module import flax_module
