@@ -11,7 +11,7 @@ import jax
 import pytest
 
 _EVERY = 100  # tests of one worker, which by then holds about a gigabyte of programs
-_QUICK, _LONGEST = 1.0, 8.0  # seconds of a test's quick cases, and of its only one
+_QUICK, _LONGEST = 0.8, 2.5  # seconds of a test's quick cases, and of its only one
 _trim = getattr(ctypes.pythonapi, "malloc_trim", None)  # glibc keeps what was freed
 _ended = itertools.count(1)
 

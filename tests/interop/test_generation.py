@@ -1,5 +1,6 @@
 """Hugging Face models with their caches: the tokens of torch's own generate, one compilation."""
 
+import importlib
 import inspect
 import os
 from functools import partial
@@ -14,22 +15,26 @@ import torch
 import interop
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-transformers = pytest.importorskip("transformers")
-from transformers.cache_utils import StaticLayer  # noqa: E402
-
-# Its name as an input and an output: the other one before transformers 5.24.
-CACHE = (
-    "cache"
-    if "cache" in inspect.signature(transformers.GPT2LMHeadModel.forward).parameters
-    else "past_key_values"
-)
-
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning:torch"),
 ]
+
+
+@pytest.fixture(scope="module")
+def transformers() -> Any:
+    """Seconds to import, which whoever collects the quick tests need not wait."""
+    return pytest.importorskip("transformers")
+
+
+@pytest.fixture
+def past(transformers: Any) -> str:
+    """The cache's name as an input and an output: the second before transformers 5.24."""
+    parameters = inspect.signature(transformers.GPT2LMHeadModel.forward).parameters
+    return "cache" if "cache" in parameters else "past_key_values"
+
 
 TEXT = {"vocab_size": 99, "bos_token_id": 1, "eos_token_id": None, "pad_token_id": 0}
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -49,6 +54,7 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 def model_of(name: str) -> Any:
+    transformers = importlib.import_module("transformers")
     model, config, arguments = MODELS[name]
     torch.manual_seed(0)
     made = getattr(transformers, model)(getattr(transformers, config)(**TEXT, **arguments)).eval()
@@ -63,19 +69,23 @@ def prompt() -> Any:
 
 
 def static(model: Any, length: int) -> Any:
+    transformers = importlib.import_module("transformers")
     return transformers.StaticCache(config=model.config, max_cache_len=length)
 
 
 def full(model: Any, length: int) -> Any:
     """For sliding windows, whose own cache counts in Python: all of the past, and the mask."""
-    layers = [StaticLayer(max_cache_len=length) for _ in range(model.config.num_hidden_layers)]
-    return transformers.Cache(layers=layers)
+    caches = importlib.import_module("transformers.cache_utils")
+    layers = [
+        caches.StaticLayer(max_cache_len=length) for _ in range(model.config.num_hidden_layers)
+    ]
+    return caches.Cache(layers=layers)
 
 
 @pytest.mark.parametrize(
     ("name", "make"), [("GPT-2", static), ("Llama", static), ("Mistral", full)]
 )
-def test_greedy_tokens_of_one_compilation(name: str, make: Any) -> None:
+def test_greedy_tokens_of_one_compilation(name: str, make: Any, past: str) -> None:
     model = model_of(name)
     net = interop.to_jax(model)
     length, ids, traces = 64, prompt(), []
@@ -89,12 +99,12 @@ def test_greedy_tokens_of_one_compilation(name: str, make: Any) -> None:
 
         def step(carry: Any, _: Any) -> Any:
             cache, token = carry
-            output = net(params, input_ids=token, **{CACHE: cache})
-            return (output[CACHE], best(output)), token[:, 0]
+            output = net(params, input_ids=token, **{past: cache})
+            return (output[past], best(output)), token[:, 0]
 
         cache = interop.to_pytree(make(model, ids.shape[1] + length))
-        output = net(params, input_ids=ids, **{CACHE: cache})
-        carry = output[CACHE], best(output)
+        output = net(params, input_ids=ids, **{past: cache})
+        carry = output[past], best(output)
         return jax.lax.scan(step, carry, length=length)[1].T
 
     found = generate(net.params, jnp.asarray(ids, jnp.int32))
@@ -107,8 +117,9 @@ def test_greedy_tokens_of_one_compilation(name: str, make: Any) -> None:
     assert len(net._compiled) == 2  # the prompt, and a token
 
 
-@pytest.mark.parametrize(("name", "cache"), [("GPT-2", CACHE), ("Mamba", "cache_params")])
-def test_the_cache_that_a_model_makes_itself(name: str, cache: str) -> None:
+@pytest.mark.parametrize("name", ["GPT-2", "Mamba"])
+def test_the_cache_that_a_model_makes_itself(name: str, past: str) -> None:
+    cache = "cache_params" if name == "Mamba" else past
     model, ids = model_of(name), prompt()
     net = interop.to_jax(model)
     found = net(net.params, input_ids=jnp.asarray(ids[:, :-1], jnp.int32), use_cache=True)
@@ -120,10 +131,10 @@ def test_the_cache_that_a_model_makes_itself(name: str, cache: str) -> None:
     np.testing.assert_allclose(found["logits"], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_encoder_and_decoder() -> None:
+def test_encoder_and_decoder(transformers: Any, past: str) -> None:
     model, ids = model_of("T5"), prompt()
     net = interop.to_jax(model, downcast=True)
-    past = transformers.EncoderDecoderCache(static(model, 9), static(model, 5))
+    both = transformers.EncoderDecoderCache(static(model, 9), static(model, 5))
     inputs = jnp.asarray(ids, jnp.int32)
 
     @partial(jax.jit, static_argnames="length")
@@ -133,16 +144,16 @@ def test_encoder_and_decoder() -> None:
             params,
             input_ids=inputs,
             decoder_input_ids=start,
-            **{CACHE: interop.to_pytree(past)},
+            **{past: interop.to_pytree(both)},
         )
         encoded = (output["encoder_last_hidden_state"],)
 
         def step(carry: Any, _: Any) -> Any:
             cache, token = carry
-            output = net(params, decoder_input_ids=token, encoder_outputs=encoded, **{CACHE: cache})
-            return (output[CACHE], output["logits"].argmax(-1)), token[:, 0]
+            output = net(params, decoder_input_ids=token, encoder_outputs=encoded, **{past: cache})
+            return (output[past], output["logits"].argmax(-1)), token[:, 0]
 
-        carry = output[CACHE], output["logits"].argmax(-1)
+        carry = output[past], output["logits"].argmax(-1)
         return jax.lax.scan(step, carry, length=length)[1].T
 
     found = generate(net.params, 8)
