@@ -37,9 +37,15 @@ def detach(x: jax.Array) -> jax.Array:
     return jax.lax.stop_gradient(x)
 
 
-@rules("aten._to_copy.default", "aten.to.dtype", "aten.type_as.default")
+@rules("aten._to_copy.default", "aten.type_as.default")
+@rules("aten.to.dtype", "aten.to.dtype_layout", "aten.to.device", "aten.to.other")
 def to_dtype(x: jax.Array, *_: Any, result: Any, **__: Any) -> jax.Array:
     return cast(x, result.dtype)
+
+
+@rules("aten.reshape_as.default", "aten.view_as.default")
+def reshape_as(x: jax.Array, other: jax.Array) -> jax.Array:
+    return jnp.reshape(x, other.shape)
 
 
 @rules("aten.copy.default")

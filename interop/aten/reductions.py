@@ -208,6 +208,17 @@ def cumulative_product(x: Any, dim: int, *, dtype: Any = None, result: Any) -> j
     return _cumulative(jnp.cumprod, cast(x, result.dtype), dim)
 
 
+@rules("aten.diff.default")
+def differences(
+    x: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None, *, result: Any
+) -> jax.Array:
+    """Of booleans, where they change."""
+    x, prepend, append = (
+        None if part is None else cast(part, result.dtype) for part in (x, prepend, append)
+    )
+    return jnp.diff(x, n, dim, prepend, append)
+
+
 @rules("aten.logcumsumexp.default")
 def cumulative_logsumexp(x: Any, dim: int) -> jax.Array:
     return _cumulative(jax.lax.cumlogsumexp, x, dim % max(x.ndim, 1))

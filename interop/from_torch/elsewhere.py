@@ -25,12 +25,15 @@ class Elsewhere:
         self._containers = [(name, x, copy.copy(x)) for name, x in found.containers]
         self._caches = [(cache, cache.cache_info().misses) for cache in found.caches]
 
-    def refuse_memory(self, trace: Trace, again: Callable[[], Exported]) -> None:
+    def refuse_memory(
+        self, trace: Trace, again: Callable[[], Trace], lower: Callable[[Trace], Exported]
+    ) -> None:
         """Refuse a module whose next call would differ for what this one has left here.
 
         Args:
             trace: the run of forward.
-            again: exports the module as it would be now.
+            again: runs the module as it would be now.
+            lower: the program of a run.
 
         Raises:
             ConversionError: naming the place.
@@ -45,7 +48,7 @@ class Elsewhere:
             raise ConversionError(keeps(", ".join(kept)))
         numbers = {name for name, tensors in changed.items() if not tensors}
         self.put_back({name for name in changed if name not in numbers})
-        if numbers and not do_the_same(trace.exported, again()):
+        if numbers and not do_the_same(trace, again(), lower):
             raise ConversionError(keeps(", ".join(sorted(numbers))))
 
     def _changed(self) -> dict[str, list[torch.Tensor]]:

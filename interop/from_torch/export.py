@@ -6,6 +6,7 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -20,7 +21,9 @@ from interop._torch import (
 )
 from interop.aten.registry import Rules
 from interop.errors import ConversionError, keeps
+from interop.from_torch.aliases import state_of
 from interop.from_torch.forward import forward_runs
+from interop.from_torch.functional import made_functional, show_views
 from interop.from_torch.functions import Call, calls_recorded, in_the_way_of_gradients
 from interop.from_torch.lowering import Exported, Function, State, Types, lower
 from interop.from_torch.no_grad import keep_no_grad
@@ -31,28 +34,88 @@ one_at_a_time = threading.RLock()
 """Held while a module is exported: torch keeps the modes of its tracing for the whole process."""
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """What torch.export records of a module.
+
+    Attributes:
+        program: torch's, its operations as they were called, without what ``torch.no_grad`` hides.
+        calls: of functions with a backward of their own, by the number that the program has.
+    """
+
+    program: Any
+    calls: list[Call]
+
+    def constants(self, state: Mapping[str, torch.Tensor]) -> set[str]:
+        """The names of tensors that the module holds, and are none of ``state``."""
+        named = {
+            spec.target.removeprefix(_Root.prefix): self.program.constants[spec.target]
+            for spec in self.program.graph_signature.input_specs
+            if spec.kind.name == "CONSTANT_TENSOR"
+        }
+        return {name for name, value in named.items() if not state_of(value, name, state)}
+
+    def operations(self) -> list[Any]:
+        """Equal in programs that do the same with inputs of the same names."""
+        places = [(s.kind, s.target) for s in self.program.graph_signature.input_specs]
+        operations = [
+            (node.op, str(node.target), repr(node.args), repr(node.kwargs))
+            for part in self.program.graph_module.modules()
+            if isinstance(part, torch.fx.GraphModule)
+            for node in part.graph.nodes
+        ]
+        return [places, operations]
+
+
+def record(
+    module: torch.nn.Module,
+    inputs: tuple[Any, ...],
+    call: Callable[..., Any] = operator.call,
+) -> Recorded:
+    """Export ``call(module, *inputs)`` at these examples. Nothing of the module is changed."""
+    calls: list[Call] = []
+    with _exporting(calls):
+        try:
+            program = torch.export.export(_Root(module, call), inputs, strict=False)
+            program = in_the_way_of_gradients(keep_no_grad(program))
+        except ConversionError:
+            raise
+        except Exception as error:
+            raise explained(error, module) from error
+    return Recorded(program, calls)
+
+
+def lowered(
+    recorded: Recorded,
+    module: torch.nn.Module,
+    rules: Rules,
+    types: Types,
+    state: Mapping[str, torch.Tensor] = MappingProxyType({}),
+) -> Exported:
+    """The ``Exported`` of what was recorded of a module.
+
+    Constants that are tensors of ``state`` are taken for those.
+    """
+    with _exporting(recorded.calls):
+        try:
+            program = decomposed(recorded.program, rules)
+        except ConversionError:
+            raise
+        except Exception as error:
+            raise explained(error, module) from error
+    functions = [_function(call, rules, types, state) for call in recorded.calls]
+    return lower(program, types, state, functions, prefix=_Root.prefix)
+
+
 def export(
     module: torch.nn.Module,
     inputs: tuple[Any, ...],
     rules: Rules,
     types: Types,
     state: Mapping[str, torch.Tensor] = MappingProxyType({}),
-    call: Callable[..., Any] = operator.call,
 ) -> Exported:
-    """Export ``call(module, *inputs)`` at these examples. Nothing of the module is changed.
-
-    Constants that are tensors of ``state`` are taken for those.
-    """
-    with _exporting() as calls:
-        try:
-            program = torch.export.export(_Root(module, call), inputs, strict=False)
-            program = decomposed(in_the_way_of_gradients(keep_no_grad(program)), rules)
-        except ConversionError:
-            raise
-        except Exception as error:
-            raise explained(error, module) from error
-    functions = [_function(call, rules, types, state) for call in calls]
-    return lower(program, types, state, functions, prefix=_Root.prefix)
+    """``lowered`` of ``record`` of a module."""
+    return lowered(record(module, inputs), module, rules, types, state)
 
 
 class _Root(torch.nn.Module):
@@ -79,7 +142,7 @@ def from_exported(
     program: Any, rules: Rules, types: Types, state: Mapping[str, torch.Tensor]
 ) -> Exported:
     """Lower an exported program: what its operations are is torch's word, their rules are ours."""
-    with _exporting():
+    with _exporting([]):
         program = decomposed(keep_no_grad(program), rules)
     return lower(program, types, state)
 
@@ -102,12 +165,12 @@ def _function(
 
 
 @contextlib.contextmanager
-def _exporting() -> Iterator[list[Call]]:
+def _exporting(calls: list[Call]) -> Iterator[None]:
     """No warnings of torch.export's own, none of the caller's modes, and functions recorded."""
     with warnings.catch_warnings(), quiet(), _as_from_the_start():
         warnings.simplefilter("ignore")
-        with calls_recorded() as calls:
-            yield calls
+        with calls_recorded(calls):
+            yield
 
 
 @contextlib.contextmanager
@@ -127,7 +190,8 @@ def decomposed(program: Any, rules: Rules) -> Any:
     What watches the calls of forward is off: here it would watch torch's own, for most of the time.
     """
     with without_function_modes():
-        return _decomposed(program, rules)
+        show_views(program)
+        return program if made_functional(program, rules) else _decomposed(program, rules)
 
 
 def _decomposed(program: Any, rules: Rules) -> Any:

@@ -203,13 +203,12 @@ keep_unused(torch.ops.interop.hooked.default)
 
 
 @contextlib.contextmanager
-def calls_recorded() -> Iterator[list[Call]]:
-    """The calls of functions that torch.export meets, by the number that the graph has."""
-    calls: list[Call] = []
+def calls_recorded(calls: list[Call]) -> Iterator[None]:
+    """Into ``calls`` go those of functions that torch.export meets, by the number in the graph."""
     token = _calls.set(calls)
     try:
         with intercepted_functions(_recorded):
-            yield calls
+            yield
     finally:
         _calls.reset(token)
 

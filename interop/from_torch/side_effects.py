@@ -1,7 +1,7 @@
 """What forward changes beside what it returns: attributes that the next call would read."""
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -10,9 +10,11 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from interop._torch import FakeTensor, HigherOrderOperator, tables_of
 from interop.errors import ConversionError, keeps
+from interop.from_torch.calls import Flat
 from interop.from_torch.contents import mark, tensors_in, with_tensors
+from interop.from_torch.export import Recorded
 from interop.from_torch.forward import ForwardMode
-from interop.from_torch.lowering import Constant, Exported
+from interop.from_torch.lowering import Exported
 from interop.from_torch.program import walk
 from interop.from_torch.sources import own_line
 
@@ -130,13 +132,19 @@ _OWN = {*vars(torch.nn.Module()), "forward"}
 class Trace(NamedTuple):
     """One run of forward: the program, its attributes before and after, and what it made."""
 
-    exported: Exported
+    recorded: Recorded
+    call: Flat
     before: Attributes
     after: Attributes
     fresh: "Fresh"
 
 
-def refuse_memory(trace: Trace, again: Callable[[Attributes], Trace]) -> None:
+def refuse_memory(
+    trace: Trace,
+    again: Callable[[Attributes], Trace],
+    lower: Callable[[Trace], Exported],
+    state: Mapping[str, torch.Tensor],
+) -> None:
     """Refuse a module whose next call would differ for what this one has left in attributes.
 
     What is computed of parameters and constants alone may be kept, as every call computes it again
@@ -145,11 +153,12 @@ def refuse_memory(trace: Trace, again: Callable[[Attributes], Trace]) -> None:
     Args:
         trace: the run.
         again: runs the module as it would be with other attributes.
+        lower: the program of a run.
+        state: parameters and buffers by name.
 
     Raises:
         ConversionError: naming the attribute.
     """
-    exported = trace.exported
     changed: Attributes = {}
     kept: set[tuple[str, str]] = set()
     for at, now in trace.after.items():
@@ -162,11 +171,11 @@ def refuse_memory(trace: Trace, again: Callable[[Attributes], Trace]) -> None:
         following = again({at: changed[at] for at in kept})
         kept = {at for at in kept if following.before[at].mark == following.after[at].mark}
     others = changed.keys() - kept
-    constants = {p.name for p in exported.inputs if isinstance(p, Constant)}
+    constants = trace.recorded.constants(state) if others else set()
     wrong = {at for at in others if _name(at) in constants}
     if others and not wrong:
         following = again({at: changed[at] for at in others})
-        wrong = set() if do_the_same(exported, following.exported) else others
+        wrong = set() if do_the_same(trace, following, lower) else others
     if wrong:
         raise ConversionError(keeps(", ".join(sorted(f"'{_name(at)}'" for at in wrong))))
 
@@ -175,9 +184,15 @@ def _name(at: tuple[str, str]) -> str:
     return ".".join(filter(None, at))
 
 
-def do_the_same(one: Exported, other: Exported) -> bool:
-    """Whether two programs do the same with their inputs."""
-    return _operations(one) == _operations(other)
+def do_the_same(one: Trace, other: Trace, lower: Callable[[Trace], Exported]) -> bool:
+    """Whether two runs do the same with their inputs: mostly what was recorded tells already."""
+    traces = (one, other)
+    if not any(t.recorded.calls for t in traces):
+        recorded, again = (t.recorded.operations() for t in traces)
+        if recorded == again:
+            return True
+    first, second = (_operations(lower(t)) for t in traces)
+    return first == second
 
 
 def _operations(exported: Exported) -> list[Any]:

@@ -15,7 +15,7 @@ from interop.from_torch.aliases import Aliases
 from interop.from_torch.calls import Flat
 from interop.from_torch.copies import structure_of
 from interop.from_torch.elsewhere import Elsewhere
-from interop.from_torch.export import export, from_exported, one_at_a_time
+from interop.from_torch.export import from_exported, lowered, one_at_a_time, record
 from interop.from_torch.gradient_modes import GradientModes
 from interop.from_torch.known import Known
 from interop.from_torch.lowering import Exported, Types, numbered
@@ -73,16 +73,20 @@ class Snapshot:
                     stack.enter_context(mode)
                 stack.enter_context(substitutes(module))
                 call = Flat(structure)
-                exported = export(module, tuple(examples), rules, types, self.tensors(), call)
-            return Trace(call.described(exported), before, after, fresh)
+                recorded = record(module, tuple(examples), call)
+            return Trace(recorded, call, before, after, fresh)
+
+        def lower(trace: Trace) -> Exported:
+            exported = lowered(trace.recorded, self._module, rules, types, self.tensors())
+            return trace.call.described(exported)
 
         with one_at_a_time:
             elsewhere = Elsewhere(self._module)
             try:
                 trace = once({})
-                refuse_memory(trace, once)
-                elsewhere.refuse_memory(trace, lambda: once({}).exported)
-                exported, fresh = trace.exported, trace.fresh
+                refuse_memory(trace, once, lower, self.tensors())
+                elsewhere.refuse_memory(trace, lambda: once({}), lower)
+                exported, fresh = lower(trace), trace.fresh
                 del trace
                 fresh.refuse_leaks()
             finally:
