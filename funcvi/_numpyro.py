@@ -1,18 +1,21 @@
 """Every private name of numpyro that funcvi uses, in one place."""
 
 import copy
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import jax
 import numpyro.distributions as dist
 from jax import Array
-from numpyro.contrib.control_flow.scan import scan_wrapper
+from numpyro import handlers
+from numpyro.contrib.control_flow.scan import _subs_wrapper, scan_wrapper
 from numpyro.distributions import transforms as nt
 from numpyro.distributions.discrete import ZeroInflatedLogits, ZeroInflatedProbs
 from numpyro.distributions.mixtures import _MixtureBase as Mixture
 
 __all__ = [
+    "ALL_VALUES",
     "BATCHED_AFFINE",
     "GATED",
     "INITIAL_VALUE",
@@ -22,10 +25,13 @@ __all__ = [
     "InverseTransform",
     "Mixture",
     "first_stored",
+    "is_scan",
     "mask_of",
     "named",
     "runs_backwards",
     "scan_length",
+    "scan_step",
+    "scanned_sites",
     "unvalidated",
 ]
 
@@ -39,6 +45,9 @@ SCAN_INDEX = "_scan_current_index"
 
 #: What ``transform.inv`` is; its own ``inv`` is the transform again.
 InverseTransform = nt._InverseTransform
+
+#: Under which name, in ``infer``, it says that discrete sites have all their values there.
+ALL_VALUES = "_all_values"
 
 #: Whether LowerCholeskyAffine takes a batch of factors, as numpyro 0.22 does and 0.21 does not.
 BATCHED_AFFINE = hasattr(dist, "LeftTruncatedGamma")
@@ -60,6 +69,41 @@ GATED: tuple[type[dist.Distribution], ...] = (
 def runs_backwards(message: dict[str, Any]) -> bool:
     """Whether a message of control flow is of a scan from the last to the first."""
     return message["fn"] is scan_wrapper and bool(message["args"][4])
+
+
+def is_scan(message: dict[str, Any]) -> bool:
+    """Whether a message of control flow is of a scan."""
+    return message["fn"] is scan_wrapper
+
+
+def scanned_sites(message: dict[str, Any]) -> set[str]:
+    """The names of what the body of a scan has drawn, once its message has its value."""
+    _, (trace, _) = message["value"]
+    return {name for name, site in trace.trace.items() if site["type"] == "sample"}
+
+
+def scan_step(
+    message: dict[str, Any], body: Callable[..., Any], step: Array | int, key: Array
+) -> Callable[..., Any]:
+    """A body under all that the handlers around a scan do to its own, at one of its steps."""
+    length = scan_length(message)
+    fn = handlers.infer_config(body, config_fn=lambda _: {SCAN_INDEX: step, ALL_VALUES: True})
+    fn = handlers.seed(fn, key)
+    for kind, given in message["kwargs"]["substitute_stack"]:
+        wrapper = _value_of_site if callable(given) else _subs_wrapper
+        values = functools.partial(wrapper, given, step, length)
+        if kind == "condition":
+            fn = handlers.condition(fn, condition_fn=values)
+        elif kind == "substitute":
+            fn = handlers.substitute(fn, substitute_fn=values)
+    return fn
+
+
+def _value_of_site(
+    given: Callable[[dict[str, Any]], Array | None], _step: Any, _length: Any, site: dict[str, Any]
+) -> Array | None:
+    """As numpyro's wrapper, which takes no values of fewer axes than the distribution's."""
+    return given(site) if site["type"] == "sample" else None
 
 
 def scan_length(message: dict[str, Any]) -> int | None:

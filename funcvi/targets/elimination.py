@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["Factor", "log_sum_product"]
+__all__ = ["Factor", "eliminate", "log_sum_product"]
 
 _LARGEST = 10**8  # entries of a table
 
@@ -59,10 +59,32 @@ def log_sum_product(
         >>> bool(abs(log_sum_product([one, many], {"z": frozenset()}, {"z": 2, "rows": 5})) < 1e-6)
         True
     """
+    left = eliminate(factors, plates_of, plates_of, sizes)
+    return sum((jnp.sum(f.values) for f in left), jnp.zeros(()))
+
+
+def eliminate(
+    factors: Sequence[Factor],
+    variables: Iterable[str],
+    plates_of: Mapping[str, frozenset[str]],
+    sizes: Mapping[str, int],
+) -> list[Factor]:
+    """The factors that are left where some variables are summed out.
+
+    Args:
+        factors: of variables and plates.
+        variables: those to sum out.
+        plates_of: the plates that each variable is in, also of those that stay.
+        sizes: of all axes.
+
+    Raises:
+        ValueError: as :func:`log_sum_product`.
+    """
     left = list(factors)
-    for variable in sorted(plates_of, key=lambda name: -len(plates_of[name])):
+    for variable in sorted(variables, key=lambda name: -len(plates_of[name])):
         own = plates_of[variable]
-        holding = [f for f in left if variable in f.names]
+        if not (holding := [f for f in left if variable in f.names]):
+            continue
         left = [f for f in left if variable not in f.names]
         parts = []
         for factor in holding:
@@ -85,4 +107,4 @@ def log_sum_product(
         total = jnp.broadcast_to(total, [sizes[n] for n in names])
         summed = jax.nn.logsumexp(total, axis=names.index(variable))
         left.append(Factor(tuple(n for n in names if n != variable), summed))
-    return sum((jnp.sum(f.values) for f in left), jnp.zeros(()))
+    return left

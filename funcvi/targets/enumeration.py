@@ -5,25 +5,26 @@ of them broadcasts. What broadcasts wrongly, or not at all, is refused: log dens
 are compared with those at single values.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpyro.distributions.constraints import Constraint
 from numpyro.primitives import Messenger
 
 from funcvi._jax import is_concrete, read_inputs
-from funcvi._numpyro import SCAN_INDEX
-from funcvi.masks import masked
+from funcvi.targets.chains import BEFORE, Axes, Chain, ChainRefusal, sum_chain
+from funcvi.targets.discrete_sites import DiscreteSite, discrete_site
+from funcvi.targets.discrete_values import AllValues, GivenDiscrete
 from funcvi.targets.elimination import Factor, log_sum_product
+from funcvi.targets.masks import mask_over
 from funcvi.targets.replay import Message, Model
 
 __all__ = ["Enumeration", "enumeration_of"]
 
-_MOST = 1000  # values of a site
+_MOST_PLACES = 32  # at which chains are checked
 _HINT = (
     "Index with all axes at once (means[z], or table[rows, z]), branch with jnp.where, and put "
     "batch axes in plates; or sum {name!r} out by hand (dist.MixtureSameFamily)."
@@ -33,28 +34,6 @@ LogProb: TypeAlias = Callable[[Message], Array]
 Run: TypeAlias = Callable[[Model], Mapping[str, Message]]
 
 
-class _Site(NamedTuple):
-    """A discrete latent: its values, its batch shape, and the plates of its long axes."""
-
-    values: Array
-    batch_shape: tuple[int, ...]
-    plates: tuple[str, ...]
-    support: Constraint
-
-
-class _Given(Messenger):
-    """Gives discrete latents values."""
-
-    def __init__(self, fn: Model, values: Mapping[str, Array]) -> None:
-        super().__init__(fn)
-        self.values = values
-
-    def process_message(self, msg: Message) -> None:
-        """Sets the value of a site that is one of them."""
-        if msg["type"] == "sample" and msg["name"] in self.values and not msg["is_observed"]:
-            msg["value"] = self.values[msg["name"]]
-
-
 class Enumeration:
     """The discrete latents of a model, and the sum over all their values.
 
@@ -62,56 +41,108 @@ class Enumeration:
         names: of the sites.
     """
 
-    def __init__(self, sites: Mapping[str, _Site], depth: int, sizes: Mapping[str, int]) -> None:
+    def __init__(
+        self, sites: Mapping[str, DiscreteSite], depth: int, sizes: Mapping[str, int]
+    ) -> None:
         self.names = tuple(sites)
-        self._sites, self._depth = sites, depth
-        self._sizes = {**sizes, **{n: len(s.values) for n, s in sites.items()}}
+        self._sites = sites
+        chained = {name + BEFORE: s for name, s in sites.items() if s.length is not None}
+        variables = {**sites, **chained}
+        self._axes = Axes(
+            {name: number for number, name in enumerate(variables)},
+            depth,
+            {name: frozenset(s.plates) for name, s in variables.items()},
+            {**sizes, **{name: len(s.values) for name, s in variables.items()}},
+            frozenset(name for name, s in sites.items() if s.length is not None),
+        )
+        self._plates = {name: s.plates for name, s in variables.items()}
 
-    def all_values(self, fn: Model) -> Messenger:
-        """The model with all values of each site at once."""
-        values = {}
-        for number, (name, site) in enumerate(self._sites.items()):
-            ones = (1,) * (self._depth + number)
-            values[name] = site.values.reshape(len(site.values), *ones)
-        return _Given(fn, values)
+    def all_values(
+        self, fn: Model, log_prob: LogProb, places: Mapping[str, Array] | None = None
+    ) -> AllValues:
+        """The model with all values of each site at once.
+
+        Args:
+            fn: the model.
+            log_prob: of a site, by entry, without its scale.
+            places: where to look at the densities of each step of scans, for checks.
+        """
+        values = {
+            name: site.values.reshape(len(site.values), *(1,) * (self._axes.depth + number))
+            for number, (name, site) in enumerate(self._sites.items())
+        }
+        chained = self._axes.chained
+
+        def look(factor: Factor, step: Array | int, before: Array | int) -> Array:
+            assert places is not None
+            now = {n: x[step] if n in chained else x for n, x in places.items()}
+            earlier = {n + BEFORE: places[n][before] for n in chained}
+            return jnp.sum(self._at(factor, {**now, **earlier}))
+
+        def chain(msg: Message) -> Chain:
+            return sum_chain(
+                msg,
+                lambda body: GivenDiscrete(body, values),
+                lambda site: self._factor(site, self._log_prob(site, log_prob)),
+                self._axes,
+                None if places is None else look,
+            )
+
+        ones = {n: jnp.broadcast_to(s.values[0], s.batch_shape) for n, s in self._sites.items()}
+        single = {n: x for n, x in ones.items() if n in chained}
+        return AllValues(fn, {n: x for n, x in values.items() if n not in chained}, single, chain)
 
     def at(self, fn: Model, places: Mapping[str, Array]) -> Messenger:
         """The model with single values of the sites, by their places among all."""
         values = {
-            name: site.values[places[name].reshape(site.batch_shape)]
+            name: site.values[places[name].reshape(site.shape)]
             for name, site in self._sites.items()
         }
-        return _Given(fn, values)
+        return GivenDiscrete(fn, values)
 
     def places(self, key: Array) -> dict[str, Array]:
-        """Such places, at random; without axes of size one."""
-        return {
-            name: jnp.squeeze(
-                jax.random.randint(
-                    jax.random.fold_in(key, number), site.batch_shape, 0, len(site.values)
-                )
-            )
-            for number, (name, site) in enumerate(self._sites.items())
-        }
+        """Such places, at random; without axes of size one but that of a scan."""
+        found = {}
+        for number, (name, site) in enumerate(self._sites.items()):
+            one_key = jax.random.fold_in(key, number)
+            drawn = jax.random.randint(one_key, site.shape, 0, len(site.values))
+            first = 0 if site.length is None else 1
+            short = tuple(i for i in range(first, drawn.ndim) if drawn.shape[i] == 1)
+            found[name] = jnp.squeeze(drawn, short)
+        return found
 
-    def log_sum(self, trace: Mapping[str, Message], log_prob: LogProb) -> Array:
+    def log_sum(
+        self, trace: Mapping[str, Message], chains: Sequence[Chain], log_prob: LogProb
+    ) -> Array:
         """The log density of a trace with all values, summed over them.
 
         Args:
             trace: of :meth:`all_values`.
+            chains: of :meth:`all_values`.
             log_prob: of a site, by entry, without its scale.
         """
-        drawn = {n: s for n, s in trace.items() if s["type"] == "sample"}
-        values = {name: log_prob(site) for name, site in drawn.items()}
+        summed = {name for chain in chains for name in chain.sites}
+        drawn = {n: s for n, s in _sampled(trace).items() if n not in summed}
+        values = {name: self._log_prob(site, log_prob) for name, site in drawn.items()}
         factors = {name: self._factor(site, values[name]) for name, site in drawn.items()}
-        plates_of = {name: frozenset(s.plates) for name, s in self._sites.items()}
+        scales = {name: site["scale"] for name, site in drawn.items()}
+        for chain in chains:
+            own = {name: trace[name]["scale"] for name in chain.sites}
+            _scale_of(own, sorted(self._axes.chained & chain.sites))
+            scale = next(iter(own.values()))
+            for number, factor in enumerate(chain.factors):
+                name = f"{min(chain.sites)}, of the scan ({number})"
+                factors[name], values[name], scales[name] = factor, factor.values, scale
+        variables_of = {n: p for n, p in self._axes.plates_of.items() if n in self._sites}
         total = jnp.zeros(())
         for group in self._groups(factors):
-            scales = {n: drawn[n]["scale"] for n in group}
-            if variables := {n: plates_of[n] for n in group if n in plates_of}:
+            held = {v for n in group for v in factors[n].names if v in variables_of}
+            own = {n: scales[n] for n in group}
+            if held:
                 parts = [factors[n] for n in group]
-                summed = log_sum_product(parts, variables, self._sizes)
-                total += _scale_of(scales, variables) * summed
+                variables = {v: variables_of[v] for v in held}
+                summed_group = log_sum_product(parts, variables, self._axes.sizes)
+                total += _scale_of(own, sorted(held)) * summed_group
             else:
                 (name,) = group
                 scale = scales[name]
@@ -132,20 +163,31 @@ class Enumeration:
         axes: dict[str, tuple[str, ...]] = {}
 
         def both(places: dict[str, Array]) -> tuple[dict[str, Any], dict[str, Any]]:
-            trace = _sampled(run(self.all_values(fn)))
-            factors = {name: self._factor(site, log_prob(site)) for name, site in trace.items()}
+            model = self.all_values(fn, log_prob, places)
+            trace = _sampled(run(model))
+            summed = {name for chain in model.chains for name in chain.sites}
+            rest = {name: site for name, site in trace.items() if name not in summed}
+            values = {name: self._log_prob(site, log_prob) for name, site in rest.items()}
+            factors = {name: self._factor(trace[name], x) for name, x in values.items()}
             axes.update({name: factor.names for name, factor in factors.items()})
             single = _sampled(run(self.at(fn, places)))
             pairs = {}
             for name, factor in factors.items():
-                other = self._factor(single[name], log_prob(single[name]))
-                pairs[name] = self._at(factor, places), other.over(_plates(factor, self._sites))
+                other = self._factor(single[name], self._log_prob(single[name], log_prob))
+                pairs[name] = self._at(factor, places), other.over(self._plates_in(factor))
+            for chain in model.chains:
+                axes.update(chain.axes)
+                for name, steps in chain.steps.items():
+                    other_values = self._log_prob(single[name], log_prob)
+                    by_step = jnp.sum(other_values, tuple(range(1, other_values.ndim)))
+                    pairs[name] = steps, by_step
             return pairs, {name: trace[name]["fn"].support for name in self.names}
 
-        keys = jax.random.split(jax.random.key(0), 3)
         try:
             reads = self._reads(run, fn, log_prob)
-            pairs, supports = jax.jit(jax.vmap(both))(jax.vmap(self.places)(keys))
+            pairs, supports = jax.jit(jax.vmap(both))(self._many_places())
+        except ChainRefusal:
+            raise
         except (ValueError, TypeError, IndexError) as error:
             text = str(error).split("\n")[0]
             raise ValueError(
@@ -155,6 +197,16 @@ class Enumeration:
         for name, read in reads.items():
             for variable in read:
                 needed = {variable, *self._sites[variable].plates}
+                if variable in self._axes.chained and not {variable, variable + BEFORE} & set(
+                    axes[name]
+                ):
+                    raise ValueError(
+                        f"site {name!r} depends on the discrete site {variable!r} of a scan, which "
+                        "is summed out step by step: make it a site of the scan's body, and let "
+                        "it read the values of a step one by one."
+                    )
+                if variable + BEFORE in axes[name]:
+                    needed.discard(variable)
                 if not needed <= set(axes[name]):
                     raise ValueError(
                         f"site {name!r} depends on the discrete site {variable!r}, and not value "
@@ -180,12 +232,22 @@ class Enumeration:
                         "probability of zero."
                     )
 
+    def _many_places(self) -> dict[str, Array]:
+        """Such places, along a leading axis; of a scan all values (or 32) of each step."""
+        counts = [len(self._sites[name].values) for name in self._axes.chained]
+        number = max(3, min(max(counts, default=0), _MOST_PLACES))
+        places = jax.vmap(self.places)(jax.random.split(jax.random.key(0), number))
+        for name in self._axes.chained:
+            shifts = jnp.arange(number).reshape(-1, *(1,) * (places[name].ndim - 1))
+            places[name] = (places[name][:1] + shifts) % len(self._sites[name].values)
+        return places
+
     def _reads(self, run: Run, fn: Model, log_prob: LogProb) -> dict[str, list[str]]:
         """The discrete sites that the log density of each site depends on."""
 
         def densities(places: dict[str, Array]) -> dict[str, Array]:
             trace = _sampled(run(self.at(fn, places)))
-            return {name: jnp.sum(log_prob(site)) for name, site in trace.items()}
+            return {n: jnp.sum(self._log_prob(site, log_prob)) for n, site in trace.items()}
 
         places = self.places(jax.random.key(0))
         closed, shapes = jax.make_jaxpr(densities, return_shape=True)(places)
@@ -218,14 +280,24 @@ class Enumeration:
 
     def _at(self, factor: Factor, places: Mapping[str, Array]) -> Array:
         """A factor at one value of each site, by its plates."""
-        plates = _plates(factor, self._sites)
-        axes = [*self._sites, *plates]
+        plates = self._plates_in(factor)
+        axes = [*self._plates, *plates]
         values = factor.over(axes)
-        for number, (variable, site) in enumerate(self._sites.items()):
+        for number, (variable, own) in enumerate(self._plates.items()):
             if variable in factor.names:
-                index = Factor(site.plates, places[variable]).over(axes)
+                index = Factor(own, places[variable]).over(axes)
                 values = jnp.take_along_axis(values, index, axis=number)
-        return values.reshape(values.shape[len(self._sites) :])
+        return values.reshape(values.shape[len(self._plates) :])
+
+    def _plates_in(self, factor: Factor) -> tuple[str, ...]:
+        return tuple(name for name in factor.names if name not in self._plates)
+
+    def _log_prob(self, site: Message, log_prob: LogProb) -> Array:
+        """By entry; a discrete latent is uniform where a mask leaves it free."""
+        values = log_prob(site)
+        if site["name"] in self._sites and (mask := mask_over(site["fn"])) is not None:
+            values = jnp.where(mask, values, -jnp.log(len(self._sites[site["name"]].values)))
+        return values
 
     def _factor(self, site: Message, values: Array) -> Factor:
         """By its variables and plates; batch axes that are no plates are products at once."""
@@ -235,15 +307,16 @@ class Enumeration:
         names, sizes = [], []
         for dim, size in zip(range(-values.ndim, 0), values.shape, strict=True):
             name = frames.get(dim)
-            if (number := -dim - 1 - self._depth) >= 0 and size > 1:
-                name = self.names[number] if number < len(self.names) else None
-                if name is None or size != self._sizes[name]:
+            if (number := -dim - 1 - self._axes.depth) >= 0 and size > 1:
+                variables = tuple(self._axes.numbers)
+                name = variables[number] if number < len(variables) else None
+                if name is None or size != self._axes.sizes[name]:
                     raise ValueError(
                         f"site {site['name']!r} has the shape {values.shape}, of which axis {dim} "
                         "is neither a batch axis nor one of a discrete site's values."
                     )
             names.append(name)
-            sizes.append(size if name is None else self._sizes[name])
+            sizes.append(size if name is None else self._axes.sizes[name])
         values = jnp.broadcast_to(values, sizes)
         anonymous = tuple(i for i, n in enumerate(names) if n is None)
         return Factor(tuple(n for n in names if n is not None), jnp.sum(values, anonymous))
@@ -265,22 +338,18 @@ def _sampled(trace: Mapping[str, Message]) -> dict[str, Message]:
     return {name: site for name, site in trace.items() if site["type"] == "sample"}
 
 
-def _plates(factor: Factor, sites: Mapping[str, object]) -> tuple[str, ...]:
-    return tuple(name for name in factor.names if name not in sites)
-
-
-def _scale_of(scales: Mapping[str, Any], variables: Mapping[str, object]) -> Any:
+def _scale_of(scales: Mapping[str, Any], variables: Sequence[str]) -> Any:
     """What the sum over variables is multiplied by."""
     first = next(iter(scales.values()))
     if not all(_same_scale(scale, first) for scale in scales.values()):
         raise ValueError(
-            f"the sites {sorted(scales)} depend on the discrete sites {sorted(variables)} and have "
+            f"the sites {sorted(scales)} depend on the discrete sites {variables} and have "
             "different scales (subsampling, handlers.scale): a sum over the discrete ones has no "
             "one scale. Put them all under one."
         )
     if np.size(first) > 1:
         raise ValueError(
-            f"the discrete sites {sorted(variables)} are under a scale by entry: a sum over them "
+            f"the discrete sites {variables} are under a scale by entry: a sum over them "
             "has no such scale. Use one number."
         )
     return 1.0 if first is None else jnp.reshape(first, ())
@@ -303,42 +372,7 @@ def enumeration_of(
         max((-f.dim for s in drawn for f in s["cond_indep_stack"]), default=0),
     )
     sizes = {f.name: f.size for s in drawn for f in s["cond_indep_stack"]}
-    return Enumeration({name: _site(name, s) for name, s in discrete.items()}, depth, sizes)
-
-
-def _site(name: str, site: Message) -> _Site:
-    d, kind = site["fn"], type(site["fn"]).__name__
-    frames = {frame.dim: frame.name for frame in site["cond_indep_stack"]}
-    dims = range(-len(d.batch_shape), 0)
-    long = [dim for dim, size in zip(dims, d.batch_shape, strict=True) if size > 1]
-    what = f"latent site {name!r} is discrete ({kind})"
-    if SCAN_INDEX in site["infer"]:
-        raise ValueError(
-            f"{what} and in a scan: write its forward algorithm there, with log probabilities "
-            "for a carry, or loop over the steps in Python."
-        )
-    if jnp.shape(site["value"]) != tuple(d.shape()):
-        raise ValueError(f"{what} with a sample_shape: put it in numpyro.plate instead.")
-    if not d.has_enumerate_support or d.event_shape:
-        raise ValueError(
-            f"{what} without a few single values: sum it out by hand, and observe the result."
-        )
-    if outside := [dim for dim in long if dim not in frames]:
-        raise ValueError(
-            f"{what} with the batch shape {d.batch_shape}, of which axis {outside[0]} is no plate: "
-            "put it in numpyro.plate, so that it can be summed out."
-        )
-    if masked(d):
-        raise ValueError(f"{what} and masked: leave out what does not count, and its data.")
-    try:
-        values = jnp.asarray(d.enumerate_support(expand=False)).reshape(-1)
-    except NotImplementedError as error:
-        raise ValueError(f"{what}, whose values cannot be listed: {error}") from None
-    if len(values) > _MOST:
-        raise ValueError(
-            f"{what} with {len(values)} values, more than {_MOST}: sum it out by hand."
-        )
-    return _Site(values, tuple(d.batch_shape), tuple(frames[dim] for dim in long), d.support)
+    return Enumeration({name: discrete_site(name, s) for name, s in discrete.items()}, depth, sizes)
 
 
 def _same_scale(one: Any, other: Any) -> bool:

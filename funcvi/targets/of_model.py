@@ -64,27 +64,28 @@ def from_model(
 
     enumeration = enumeration_of(discrete, first)
 
-    def log_joint(run: Constrain) -> Array:
+    def log_joint(fn: Model, z: Sites, fill: Sites | None = None) -> Array:
+        summed = None
+        if enumeration is not None:
+            fn = summed = enumeration.all_values(fn, lambda s: _log_probs(s, None))
+        run = Constrain(fn, z, fill)
         trace = handlers.trace(run).get_trace(*args, **kwargs)
         points = run.points
-        if enumeration is not None:
+        if enumeration is not None and summed is not None:
             for name, value in run.values.items():
                 if jnp.shape(value) != value_shapes[name]:
                     discrete_names = list(enumeration.names)
                     raise ValueError(_MOVING_SUPPORT.format(name=name, discrete=discrete_names))
-            total = enumeration.log_sum(trace, lambda s: _log_probs(s, points.get(s["name"])))
+            total = enumeration.log_sum(
+                trace, summed.chains, lambda s: _log_probs(s, points.get(s["name"]))
+            )
         else:
             drawn = (site for site in trace.values() if site["type"] == "sample")
             total = sum((_log_prob(s, points.get(s["name"])) for s in drawn), jnp.zeros(()))
         return total + run.log_det_counted
 
-    def all_values(fn: Model) -> Model:
-        return fn if enumeration is None else enumeration.all_values(fn)
-
     free = [name for name, site in sites.items() if mask_over(site["fn"]) is not None]
-    unread = not free or changes_nothing(
-        lambda z, fill: log_joint(Constrain(all_values(seeded), z, fill)), shapes, free
-    )
+    unread = not free or changes_nothing(lambda z, fill: log_joint(seeded, z, fill), shapes, free)
 
     def refuse_influence(value: Array) -> Array:
         return require(unread, value, lambda: ValueError(_INFLUENCE.format(name=free[0])))
@@ -92,7 +93,7 @@ def from_model(
     def density(z: Sites, key: Key | None = None, /) -> Array:
         check_shapes(z, shapes)
         fn = seeded if key is None else handlers.seed(model, key)
-        return refuse_influence(log_joint(Constrain(all_values(fn), z)))
+        return refuse_influence(log_joint(fn, z))
 
     def replay(z: Sites) -> tuple[Constrain, dict[str, Message]]:
         check_shapes(z, shapes)

@@ -8,8 +8,8 @@ import numpyro.distributions as dist
 from jax import Array
 from numpyro.primitives import Messenger
 
-from funcvi._numpyro import SCAN_INDEX, runs_backwards, scan_length
-from funcvi.constraints import bijection_for
+from funcvi._numpyro import ALL_VALUES, SCAN_INDEX, runs_backwards, scan_length
+from funcvi.constraints import bijection_for, constraint_name
 from funcvi.sampling.point_transforms import through
 from funcvi.sampling.points import Value
 from funcvi.sampling.record import unwrapped
@@ -147,7 +147,14 @@ class WithoutDraws(_Given):
         d = site["fn"]
         if d.is_discrete or isinstance(unwrapped(d, *WRAPPERS), dist.Delta):
             return None
-        bijection = bijection_for(d.support)
+        try:
+            bijection = bijection_for(d.support)
+        except NotImplementedError:
+            raise ValueError(
+                f"latent site {site['name']!r} has the support {constraint_name(d.support)}, onto "
+                "which no bijection is known: write it as a function of latents that have one (a "
+                "direction by numpyro's ProjectedNormalReparam)."
+            ) from None
         shape = (*site["kwargs"].get("sample_shape", ()), *d.shape())
         return bijection(jnp.zeros(bijection.inverse_shape(shape)))
 
@@ -163,7 +170,7 @@ def _refuse_part(site: Message, given: Shape | None, length: int | None) -> None
 
 def _at_step(series: Array, ndim: int, site: Message, backwards: bool) -> Array:
     """Of a site's series over a scan, what belongs to the present step; else all of it."""
-    axes = jnp.ndim(series) - ndim
+    axes = 1 if site["infer"].get(ALL_VALUES) else jnp.ndim(series) - ndim
     if axes > 1:
         raise ValueError(
             f"latent site {site['name']!r} is in a scan within a scan, which numpyro cannot give "

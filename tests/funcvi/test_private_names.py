@@ -57,6 +57,38 @@ def test_batches_of_factors_are_known() -> None:
             transforms.LowerCholeskyAffine(jnp.zeros(2), factors)
 
 
+def test_a_scan_tells_what_it_draws_and_hands_out_its_steps() -> None:
+    class Spy(Messenger):
+        steps: list[dict[str, Any]]
+
+        def process_message(self, msg: Any) -> None:
+            if msg["type"] == "control_flow":
+                msg["kwargs"]["substitute_stack"].append(("substitute", {"x": jnp.arange(3.0)}))
+                msg["kwargs"]["substitute_stack"].append(("substitute", value))
+
+        def postprocess_message(self, msg: Any) -> None:
+            if msg["type"] == "control_flow":
+                assert _numpyro.is_scan(msg)
+                assert _numpyro.scanned_sites(msg) == {"x", "w"}
+                body = _numpyro.scan_step(msg, msg["args"][0], 2, jax.random.key(0))
+                with numpyro.handlers.block(), numpyro.handlers.trace() as trace:
+                    body(0.0, None)
+                assert trace["x"]["infer"][_numpyro.SCAN_INDEX] == 2
+                assert trace["x"]["infer"][_numpyro.ALL_VALUES]
+                self.steps = [{n: float(s["value"]) for n, s in trace.items()}]
+
+    def value(site: Any) -> Any:
+        return jnp.array(7.0) if site["name"] == "w" else None
+
+    def body(carry: Any, _: Any) -> Any:
+        numpyro.sample("w", dist.Normal(0.0, 1.0))
+        return numpyro.sample("x", dist.Normal(0.0, 1.0)), None
+
+    spy = Spy(numpyro.handlers.seed(lambda: scan(body, 0.0, None, length=3), 0))
+    spy()
+    assert spy.steps == [{"w": 7.0, "x": 2.0}]
+
+
 def test_a_scan_tells_its_direction_its_length_and_its_step() -> None:
     messages, steps = [], []
 
