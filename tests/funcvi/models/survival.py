@@ -169,4 +169,5 @@ ENTRIES = [
     ),
 ]
 if hasattr(dist, "RightCensoredDistribution"):  # numpyro 0.21 has none
-    ENTRIES.append(entry(right_censored, TIMES, DIED))
+    # Short times: numpyro keeps the log survival above that of one rounding (-15.9 in float32).
+    ENTRIES.append(entry(right_censored, TIMES / 4, DIED))
