@@ -37,6 +37,7 @@ def latents(target, z):
     return {n: x for n, x in target.constrain(z).items() if n in target.shapes}
 
 
+@pytest.mark.few(8)
 def test_the_log_density_is_that_of_numpyro(entry):
     target = target_of(entry.name)
 
@@ -58,6 +59,7 @@ def test_the_log_density_is_that_of_numpyro(entry):
     np.testing.assert_allclose(found, joint + det, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.few(8)
 def test_values_are_inside_go_back_and_are_read_as_numpyro_reads_them(entry):
     target = target_of(entry.name)
     (z,) = (jax.tree.map(lambda x: x[0], places_of(target, 1)),)
@@ -76,6 +78,7 @@ def test_values_are_inside_go_back_and_are_read_as_numpyro_reads_them(entry):
         assert set(values) == {*target.shapes, *computed}
 
 
+@pytest.mark.few(8)
 def test_gradients_are_differences_of_numpyros_density(entry):
     target = target_of(entry.name)
     z = jax.tree.map(lambda x: x[0], places_of(target, 2))
@@ -95,6 +98,7 @@ def test_gradients_are_differences_of_numpyros_density(entry):
     np.testing.assert_allclose(target.ravel(slope) @ direction, expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.few(8)
 def test_jit_and_vmap_change_nothing(entry):
     target = target_of(entry.name)
     z = places_of(target, 4, 2)
@@ -105,6 +109,7 @@ def test_jit_and_vmap_change_nothing(entry):
     np.testing.assert_allclose(jax.vmap(target.log_density)(z), eager, rtol=1e-12)
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("name", ENTRIES)
 def test_float32_keeps_its_digits(name):
     entry = ENTRIES[name]
