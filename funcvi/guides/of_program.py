@@ -1,6 +1,7 @@
 """A guide that is a numpyro program, an autoguide or one's own, as a distribution."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import jax
@@ -12,10 +13,14 @@ from numpyro.distributions import constraints
 from numpyro.primitives import Messenger
 
 from funcvi._types import Key, Params
-from funcvi.constraints import bijection_for
+from funcvi.constraints import bijection_for, constraint_name
 from funcvi.densities.log_prob import log_prob
+from funcvi.runtime_checks import require
+from funcvi.sampling.gradients import covers_the_line
+from funcvi.sampling.nesting import is_inside
 from funcvi.sampling.record import unwrapped
 from funcvi.sampling.scored import sample_and_log_prob
+from funcvi.sampling.supports import elementwise, support_of
 from funcvi.targets import Sites, Target
 
 __all__ = ["from_program"]
@@ -71,14 +76,18 @@ class FromProgram(dist.Distribution):
     ) -> tuple[Array, Array]:
         """Both from one run."""
 
-        def one(key: Key) -> tuple[Array, Array]:
+        def one(key: Key) -> tuple[Array, Array, list[Array]]:
             values, log_q = self.program.run(self.params, key)
             z = self.target.unconstrain(values)
-            return self.target.ravel(z), log_q + self.target.log_det(z)
+            outside = [_is_outside(values[n], z[n]) for n in self.program.unsure]
+            return self.target.ravel(z), log_q + self.target.log_det(z), outside
 
         for _ in sample_shape:
             one = jax.vmap(one)
-        return one(jax.random.split(key, sample_shape) if sample_shape else key)
+        z, log_q, outside = one(jax.random.split(key, sample_shape) if sample_shape else key)
+        for name, which in zip(self.program.unsure, outside, strict=True):
+            z, log_q = require(~which, (z, log_q), partial(_reaches_outside, name))
+        return z, log_q
 
     def log_prob(self, value: Array) -> Array:
         """Of what the program could have drawn."""
@@ -124,6 +133,8 @@ class _Program:
         self._auxiliary = [name for name, s in drawn.items() if s["infer"].get("is_auxiliary")]
         self._latents = list(target.shapes)
         _check_sites(drawn, self._auxiliary, target)
+        #: Sites whose draws may lie where the model's do not: each draw tells.
+        self.unsure = [n for n in target.shapes if not _lies_inside(n, drawn[n]["fn"], target)]
 
     def _inverse(self, name: str) -> Callable[[Any], Array]:
         return lambda x: self._bijections[name].inv(jnp.asarray(x, jnp.result_type(float)))
@@ -188,3 +199,42 @@ def _check_sites(drawn: Mapping[str, Message], auxiliary: list[str], target: Tar
             f"the numpyro guide samples {name!r}, which is no latent site of the model: a bound "
             "with it would need the model's density of it too. Name it as the model does."
         )
+
+
+def _lies_inside(name: str, q: dist.Distribution, target: Target) -> bool:
+    """Whether the draws of a site are known to lie in the model's support; not, where they may.
+
+    Raises:
+        ValueError: they are known to reach outside.
+    """
+    ours, theirs = support_of(q), elementwise(target.constraints[name])
+    if isinstance(unwrapped(q), dist.Delta):
+        return False
+    if q.is_discrete:
+        raise ValueError(
+            f"the numpyro guide samples {name!r} from a {type(q).__name__}, which is "
+            "discrete, and the model's is continuous: choose a continuous one."
+        )
+    if type(ours) is type(constraints.real) and not covers_the_line(q):
+        return False  # numpyro calls the support of an affine image the line
+    inside = is_inside(ours, theirs)
+    if isinstance(inside, Array):
+        return False  # bounds may be learned, or depend on other sites
+    if not inside:
+        raise _reaches_outside(
+            name,
+            f"a {type(unwrapped(q)).__name__}, of support {constraint_name(ours)}, where "
+            f"the model's is {constraint_name(theirs)}",
+        )
+    return type(ours) is type(theirs) or isinstance(theirs, type(constraints.real))
+
+
+def _is_outside(value: Array, z: Array) -> Array:
+    return jnp.all(jnp.isfinite(value)) & jnp.any(jnp.isnan(z))
+
+
+def _reaches_outside(name: str, how: str = "values outside of the model's support") -> ValueError:
+    return ValueError(
+        f"the numpyro guide samples {name!r} from {how}.\nChoose a distribution whose "
+        "support lies inside the model's, such as one of its family or a transformed Normal."
+    )

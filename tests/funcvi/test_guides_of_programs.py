@@ -157,3 +157,64 @@ def test_what_does_not_fit_is_refused():
         posterior.log_prob(posterior.sample(KEY))
     with pytest.raises(TypeError, match=r"fv.guide\(fv.target"):
         fv.negative_elbo(autoguide.AutoNormal(model))
+
+
+def bounded(y):
+    scale = numpyro.sample("scale", dist.Gamma(2.0, 2.0))
+    share = numpyro.sample("share", dist.Uniform(0.0, scale))
+    simplex = numpyro.sample("simplex", dist.Dirichlet(jnp.ones(3)))
+    numpyro.sample("y", dist.Normal(share * simplex[0], scale), obs=y)
+
+
+def guide_of_bounded(**sites):
+    inside = {
+        "scale": lambda values: dist.Gamma(numpyro.param("shape", 2.0), 2.0),
+        "share": lambda values: dist.Uniform(0.0, values["scale"]),
+        "simplex": lambda values: dist.Dirichlet(2.0 * jnp.ones(3)),
+    } | sites
+
+    def program(y):
+        values = {}
+        for name, q in inside.items():
+            values[name] = numpyro.sample(name, q(values))
+
+    return fv.guide(fv.target(bounded, Y), program, spread=0.0)
+
+
+def test_supports_inside_the_models_are_taken():
+    for sites in [
+        {},
+        {"scale": lambda values: dist.Uniform(0.5, 1.0)},
+        {"scale": lambda values: dist.LogNormal(0.0, 1.0)},
+        {"share": lambda values: dist.TransformedDistribution(
+            dist.Beta(2.0, 2.0), dist.transforms.AffineTransform(0.0, 0.9 * values["scale"]))},
+    ]:  # fmt: skip
+        guide = guide_of_bounded(**sites)
+        assert np.isfinite(fv.negative_elbo(guide)(guide.init(KEY), KEY))
+
+
+@pytest.mark.parametrize(
+    ("site", "q", "words"),
+    [
+        ("scale", dist.Normal(1.0, 1.0), "a Normal, of support real, where the model's is positive"),
+        ("scale", dist.Uniform(-1.0, 1.0), r"a Uniform, of support interval\(-1, 1\)"),
+        ("scale", dist.Poisson(2.0), "a Poisson, which is discrete"),
+        ("simplex", dist.LogNormal(jnp.zeros(3), 1.0).to_event(1), "a LogNormal, .* is simplex"),
+    ],
+)  # fmt: skip
+def test_a_support_wider_than_the_models_is_refused(site, q, words):
+    # It gave NaN, in silence.
+    with pytest.raises(ValueError, match=f"the numpyro guide samples '{site}' from {words}"):
+        guide_of_bounded(**{site: lambda values: q})
+
+
+def test_draws_outside_of_a_support_that_moves_are_refused():
+    wide = dist.TransformedDistribution(dist.Beta(2.0, 2.0), dist.transforms.AffineTransform(0, -3))
+    for site, q in [("share", lambda values: dist.Gamma(9.0, 1.0)),
+                    ("share", lambda values: dist.Uniform(0.0, 3.0 * values["scale"])),
+                    ("scale", lambda values: wide)]:  # fmt: skip
+        guide = guide_of_bounded(**{site: q})
+        words = f"the numpyro guide samples '{site}' from values outside of the model's support"
+        for loss in (fv.negative_elbo(guide), jax.jit(fv.negative_elbo(guide))):
+            with pytest.raises((ValueError, jax.errors.JaxRuntimeError), match=words):
+                jax.block_until_ready(loss(guide.init(KEY), KEY))
