@@ -21,7 +21,18 @@ from funcvi import fitting
 from funcvi.fitting import Fit, Status, fit
 from funcvi.gradient_check import GradientCheck, check_gradients
 from funcvi.targets import Target, target
-from funcvi.guides import Guide, Posterior, full_rank, guide, laplace, low_rank, mean_field
+from funcvi.guides import (
+    Guide,
+    Posterior,
+    blocks,
+    flow,
+    full_rank,
+    guide,
+    laplace,
+    low_rank,
+    mean_field,
+    mixture,
+)
 from funcvi.inference import EmpiricalPosterior, Report, batch_and_match, infer
 from funcvi.files import load_posterior, save_posterior
 from funcvi.moments import from_moments
@@ -69,6 +80,9 @@ __all__ = [
     "mean_field",
     "full_rank",
     "low_rank",
+    "mixture",
+    "flow",
+    "blocks",
     "laplace",
     "infer",
     "Report",

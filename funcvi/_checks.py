@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-__all__ = ["check_key", "check_not_fit"]
+__all__ = ["check_count", "check_key", "check_not_fit", "check_option"]
 
 
 def check_key(key: object, call: str = "...") -> None:
@@ -27,3 +27,15 @@ def check_not_fit(params: object, what: str) -> None:
     """Raises TypeError for the result of a fit in place of its params."""
     if hasattr(params, "params") and hasattr(params, "losses"):
         raise TypeError(f"{what} takes params, got a fit: pass fit.params.")
+
+
+def check_count(value: object, name: str) -> None:
+    """Raises ValueError for what is not a positive integer."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}.")
+
+
+def check_option(value: object, name: str, options: tuple[str, ...]) -> None:
+    """Raises ValueError for a string that is none of the options."""
+    if value not in options:
+        raise ValueError(f"{name} must be one of {', '.join(options)}; got {value!r}.")

@@ -1,5 +1,6 @@
 """A posterior as one file: arrays as safetensors, what they mean as JSON in its header."""
 
+import dataclasses
 import json
 import os
 import tempfile
@@ -13,7 +14,7 @@ import numpy as np
 
 from funcvi._jax import read_inputs
 from funcvi.files.supports import described, support_of
-from funcvi.guides import Guide, Posterior, full_rank, low_rank, mean_field
+from funcvi.guides import Guide, Posterior, flow, full_rank, low_rank, mean_field, mixture
 from funcvi.inference.empirical import EmpiricalPosterior
 from funcvi.targets import Sites, Target, target
 
@@ -24,6 +25,8 @@ _GUIDES: dict[str, Callable[..., Guide]] = {
     "mean_field": mean_field,
     "full_rank": full_rank,
     "low_rank": low_rank,
+    "mixture": mixture,
+    "flow": flow,
 }
 _MISSING = 'posterior files need safetensors: pip install "safetensors>=0.8".'
 
@@ -39,7 +42,7 @@ def save_posterior(path: str | os.PathLike[str], posterior: Posterior | Empirica
     Args:
         path: of the file, by custom ``.safetensors``.
         posterior: of ``fv.infer``, ``fv.batch_and_match``, ``fv.laplace``, ``fv.mean_field``,
-            ``fv.full_rank`` or ``fv.low_rank``.
+            ``fv.full_rank``, ``fv.low_rank``, ``fv.mixture`` or ``fv.flow``.
 
     Raises:
         TypeError: it is no such posterior.
@@ -130,7 +133,7 @@ def load_posterior(path: str | os.PathLike[str]) -> Posterior | EmpiricalPosteri
         computed = {n.removeprefix(start): x for n, x in arrays.items() if n.startswith(start)}
         return EmpiricalPosterior(of, arrays["vectors"], facts["num_chains"], computed)
     place = {name: jnp.zeros(shape) for name, shape in of.shapes.items()}
-    guide = _GUIDES[facts["kind"]](of, loc=place, **facts["options"])
+    guide = _GUIDES[facts["kind"]](dataclasses.replace(of, place=place), **facts["options"])
     leaves, tree = jax.tree_util.tree_flatten_with_path(guide.init(jax.random.key(0)))
     named = [arrays[f"params{jax.tree_util.keystr(path)}"] for path, _ in leaves]
     return guide(jax.tree.unflatten(tree, named))

@@ -21,16 +21,29 @@ from funcvi.sampling.draw import checked_shape
 from funcvi.sampling.record import unwrapped
 from funcvi.sampling.scored import sample_and_log_prob
 from funcvi.targets import Shape, Sites, Target, leading_shape
+from funcvi.targets.record import ravel, unravel
 
-__all__ = ["Guide", "Posterior", "Unconstrained", "check_guide", "check_target", "start_of"]
+__all__ = [
+    "Guide",
+    "Posterior",
+    "Recipe",
+    "Unconstrained",
+    "check_guide",
+    "check_target",
+    "start_of",
+]
 
 T = TypeVar("T")
 
-#: A joint distribution on unconstrained space: site by site, or of the vector of ``target.ravel``.
+#: A joint distribution on unconstrained space: by independent sites, or blocks of them (see
+#: ``Guide.blocks``), or of the vector of ``target.ravel``.
 Unconstrained: TypeAlias = dict[str, dist.Distribution] | dist.Distribution
 
 #: One draw of ``Unconstrained``, with any leading axes.
 Raw: TypeAlias = Sites | Array
+
+#: The name of a function of funcvi, and options that JSON can hold.
+Recipe: TypeAlias = tuple[str, Mapping[str, int | str]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +56,8 @@ class Guide:
         family: ``params -> distribution`` on unconstrained space.
         recipe: the function of funcvi that made it and its options, if they tell all of the
             family: what a file needs to make it again.
+        blocks: what members of the distribution are, that are not one site: by their name the
+            sites whose vector they are of.
 
     ``guide(params)`` is a :class:`Posterior`. Everything works under jit, grad and vmap.
 
@@ -53,7 +68,8 @@ class Guide:
     target: Target
     init: Callable[[Key], Params]
     family: Callable[[Params], Unconstrained]
-    recipe: tuple[str, Mapping[str, int]] | None = None
+    recipe: Recipe | None = None
+    blocks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __call__(self, params: Params) -> "Posterior":
         """The posterior at ``params``.
@@ -67,6 +83,41 @@ class Guide:
         if isinstance(self.family, Family) and is_concrete(latents):
             jax.eval_shape(lambda: (self.family(latents), None)[1])  # refuses wrong ones at once
         return Posterior(self, params)
+
+    def inverse(self, posterior: "Posterior | Unconstrained") -> Params:
+        """The params at which this guide gives ``posterior``: to start from what is known.
+
+        Args:
+            posterior: of this guide or another one over the same target, or its distribution on
+                unconstrained space. Of a distribution alone, point parameters are at their start.
+
+        Raises:
+            TypeError: the guide has no inverse, as that of a network or a function; or the
+                distribution is of another kind.
+            ValueError: see :meth:`fv.Family.inverse`.
+
+        Example:
+            >>> import jax, numpyro, numpyro.distributions as dist
+            >>> import funcvi as fv
+            >>> t = fv.target(lambda: numpyro.sample("a", dist.Normal(3.0, 0.5)))
+            >>> found = fv.batch_and_match(t, key=jax.random.key(0))
+            >>> params = fv.full_rank(t).inverse(found)  # to be fitted further
+            >>> round(float(params["loc"][0]), 2)
+            3.0
+        """
+        inverse = getattr(self.family, "inverse", None)
+        if inverse is None:
+            raise TypeError(
+                "this guide has no inverse: only that of fv.mean_field, fv.full_rank, fv.low_rank, "
+                "fv.laplace, fv.mixture, fv.blocks, of a template in fv.guide, and of fv.flow at a "
+                "normal distribution."
+            )
+        points: Mapping[str, Any] = self.target.points
+        if isinstance(posterior, Posterior):
+            points = posterior._points or points
+            posterior = posterior.unconstrained
+        latents = inverse(posterior)
+        return {"latents": latents, "points": dict(points)} if points else latents
 
     def latents(self, params: Params) -> Params:
         """Of params those of the family.
@@ -125,14 +176,23 @@ class Posterior(Outputs):
     def unconstrained(self) -> Unconstrained:
         """The joint distribution on unconstrained space.
 
-        ``{site: distribution}`` where the sites are independent; else one distribution of the
-        vectors of ``target.ravel``. Rebuilt from the params, so that its batch shape is theirs.
+        ``{site: distribution}`` where the sites are independent, and a distribution of vectors for
+        each block of :func:`fv.blocks`; else one distribution of the vectors of ``target.ravel``.
+        Rebuilt from the params, so that its batch shape is theirs.
         """
         return self.guide.family(self.guide.latents(self.params))
 
     def sites(self, raw: Raw) -> Sites:
         """The unconstrained sites of a draw of ``unconstrained``, with any leading axes."""
-        return raw if isinstance(raw, Mapping) else self.target.unravel(raw)
+        if not isinstance(raw, Mapping):
+            return self.target.unravel(raw)
+        found: Sites = {}
+        for name, x in raw.items():
+            found |= unravel(x, self._block(name)) if name in self.guide.blocks else {name: x}
+        return {name: found[name] for name in self.target.shapes}
+
+    def _block(self, name: str) -> dict[str, Shape]:
+        return {site: self.target.shapes[site] for site in self.guide.blocks[name]}
 
     def sample(self, key: Key, sample_shape: Shape = ()) -> Sites:
         """Constrained values and deterministic sites, by name; what ``fv.sample`` calls.
@@ -167,7 +227,8 @@ class Posterior(Outputs):
         z = _over_leading(target.unconstrain, latents, target.value_shapes)
         q = self.unconstrained
         if isinstance(q, Mapping):
-            log_q = sum((log_prob(d, z[name]) for name, d in q.items()), jnp.zeros(()))
+            parts = {n: ravel(z, self._block(n)) if n in self.guide.blocks else z[n] for n in q}
+            log_q = sum((log_prob(d, parts[name]) for name, d in q.items()), jnp.zeros(()))
         else:
             log_q = log_prob(q, target.ravel(z))
         return log_q - _over_leading(target.log_det, z, target.shapes)
@@ -193,16 +254,21 @@ class Posterior(Outputs):
             TypeError: the marginals of this guide are not normal.
         """
         q = self.unconstrained
-        if isinstance(q, Mapping):
-            entries = {name: unwrapped(d, dist.Independent) for name, d in q.items()}
-            if all(isinstance(d, dist.Normal) for d in entries.values()):
-                return entries
-        elif isinstance(q, dist.MultivariateNormal | dist.LowRankMultivariateNormal):
-            scales = self.sites(jnp.sqrt(q.variance))
-            return {n: dist.Normal(loc, scales[n]) for n, loc in self.sites(q.mean).items()}
+        each = q if isinstance(q, Mapping) else {"all": q}
+        found: dict[str, dist.Normal] = {}
+        for name, d in each.items():
+            normal = unwrapped(d, dist.Independent)
+            if isinstance(normal, dist.Normal) and name in self.target.shapes:
+                found[name] = normal
+            elif isinstance(d, dist.MultivariateNormal | dist.LowRankMultivariateNormal):
+                block = self._block(name) if isinstance(q, Mapping) else self.target.shapes
+                loc, scale = unravel(d.mean, block), unravel(jnp.sqrt(d.variance), block)
+                found |= {site: dist.Normal(x, scale[site]) for site, x in loc.items()}
+        if set(found) == set(self.target.shapes):
+            return {name: found[name] for name in self.target.shapes}
         raise TypeError(
             "the marginals of this guide are not normal: they are to be had of fv.mean_field, "
-            "fv.full_rank, fv.low_rank and fv.laplace; draw from the posterior instead."
+            "fv.full_rank, fv.low_rank, fv.laplace and blocks of these; draw from the posterior instead."
         )
 
 

@@ -6,6 +6,7 @@ import jax
 import numpyro.distributions as dist
 from jax.typing import ArrayLike
 
+from funcvi._checks import check_count
 from funcvi._types import Key
 from funcvi.guides.contract import Guide, Unconstrained
 from funcvi.guides.starts import guide_of, start_scales
@@ -49,8 +50,7 @@ def low_rank(
         >>> guide.init(jax.random.key(0))["cov_factor"].shape
         (5, 2)
     """
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise ValueError(f"rank must be a positive integer, got {rank!r}.")
+    check_count(rank, "rank")
     scales = start_scales(scale, target)
 
     def at(z: Sites, key: Key) -> Unconstrained:

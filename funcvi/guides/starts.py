@@ -11,9 +11,9 @@ from funcvi._checks import check_key
 from funcvi._jax import is_concrete
 from funcvi._types import Key, Params
 from funcvi.families import family
-from funcvi.guides.contract import Guide, Unconstrained, check_target, start_of
+from funcvi.guides.contract import Guide, Recipe, Unconstrained, check_target, start_of
 from funcvi.runtime_checks import require
-from funcvi.targets import Sites, Target, leading_shape
+from funcvi.targets import Shape, Sites, Target, leading_shape
 
 __all__ = ["checked_sites", "guide_of", "start_scales"]
 
@@ -22,7 +22,8 @@ def guide_of(
     target: Target,
     at: Callable[[Sites, Key], Unconstrained],
     loc: Mapping[str, ArrayLike] | None = None,
-    recipe: tuple[str, Mapping[str, int]] | None = None,
+    recipe: Recipe | None = None,
+    lead: Shape = (),
 ) -> Guide:
     """The guide whose family is that of ``at(z, key)``, and which starts at that distribution.
 
@@ -30,18 +31,19 @@ def guide_of(
         target: what to approximate.
         at: unconstrained sites, and a key for whatever else is random at the start, to a
             distribution there. Its parameters are learned as ``fv.unconstrain`` does.
-        loc: unconstrained sites to start from, by default ``target.start(key)``.
+        loc: unconstrained sites to start from, by default ``target.start(key, lead)``.
         recipe: see :class:`Guide`.
+        lead: leading axes of z, where there are several places to start from.
     """
     check_target(target)
-    places = None if loc is None else checked_sites(loc, target)
-    zeros = {name: jnp.zeros(shape) for name, shape in target.shapes.items()}
+    places = None if loc is None else checked_sites(loc, target, lead)
+    zeros = {name: jnp.zeros((*lead, *shape)) for name, shape in target.shapes.items()}
     of = family(at(zeros, jax.random.key(0)))
 
     def init(key: Key) -> Params:
         check_key(key, "guide.init(key)")
         place_key, own_key = jax.random.split(key)
-        z = target.start(place_key) if places is None else places
+        z = target.start(place_key, lead) if places is None else places
         return of.inverse(at(z, own_key))
 
     return Guide(target, start_of(target, init), of, recipe)
@@ -73,11 +75,14 @@ def start_scales(scale: float | Mapping[str, ArrayLike], target: Target) -> Site
     )
 
 
-def checked_sites(loc: Mapping[str, ArrayLike], target: Target) -> Sites:
-    """``loc`` as arrays of the target's unconstrained shapes; anything else is refused."""
+def checked_sites(loc: Mapping[str, ArrayLike], target: Target, lead: Shape = ()) -> Sites:
+    """``loc`` as arrays of shape (*lead, *site), unconstrained; anything else is refused."""
     if unknown := [name for name in loc if name not in target.shapes]:
         raise ValueError(f"loc names {unknown}, which are no sites: {list(target.shapes)} are.")
     z = {name: jnp.asarray(loc[name], float) for name in target.shapes if name in loc}
-    if lead := leading_shape(z, target.shapes):
-        raise ValueError(f"loc must have the target's unconstrained shapes, got {lead} in front.")
+    if (got := leading_shape(z, target.shapes)) != lead:
+        wanted = f", with {lead} in front" if lead else ""
+        raise ValueError(
+            f"loc must have the target's unconstrained shapes{wanted}; got {got} in front."
+        )
     return z

@@ -144,7 +144,7 @@ def _are_independent(posterior: Posterior) -> bool:
         posterior.marginals()
     except TypeError:
         return False
-    return isinstance(posterior.unconstrained, Mapping)
+    return isinstance(posterior.unconstrained, Mapping) and not posterior.guide.blocks
 
 
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")

@@ -30,7 +30,7 @@ def from_mu_log_sigma(
         raise ValueError(f"from_mu_log_sigma: {'; '.join((missing + unknown)[:8])}")
     family = start.guide.family
     start.marginals()
-    if not isinstance(family, Family):
+    if not isinstance(family, Family):  # nor have blocks
         raise TypeError("from_mu_log_sigma: this guide's family has no inverse")
     loc = {n: jnp.asarray(arrays[f"{n}_mu"]) for n in random}
     scale = {n: jnp.exp(jnp.asarray(arrays[f"{n}_log_sigma"])) for n in random}

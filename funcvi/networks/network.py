@@ -191,9 +191,12 @@ class BayesianNetwork:
             ]
             return jnp.mean(log_q - sum(log_p))
         divergence = kl(marginals, priors, key=key)
-        if isinstance(q, Mapping):
-            return divergence
-        return divergence + sum(jnp.sum(m.entropy()) for m in marginals.values()) - q.entropy()
+        if not isinstance(q, Mapping):
+            return divergence + sum(jnp.sum(m.entropy()) for m in marginals.values()) - q.entropy()
+        for block, sites in posterior.guide.blocks.items():
+            apart = sum(jnp.sum(marginals[name].entropy()) for name in sites)
+            divergence = divergence + apart - jnp.sum(q[block].entropy())
+        return divergence
 
     def negative_elbo(
         self,

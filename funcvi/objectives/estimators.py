@@ -6,6 +6,7 @@ is traced, so that an objective chooses alike eagerly and under jit.
 
 import numpyro.distributions as dist
 
+from funcvi._checks import check_count, check_option
 from funcvi.masks import masked
 from funcvi.objectives.enumeration import finite_support, mixture_parts
 from funcvi.sampling.gradients import pathwise_obstacle, score_obstacle
@@ -15,10 +16,9 @@ __all__ = ["check_arguments", "choose", "obstacle"]
 
 def check_arguments(num_samples: int, estimator: str | None, allowed: tuple[str, ...]) -> None:
     """Raise ValueError unless there is at least one draw, by an estimator that is allowed."""
-    if estimator is not None and estimator not in allowed:
-        raise ValueError(f"estimator must be one of {', '.join(allowed)}; got {estimator!r}.")
-    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
-        raise ValueError(f"num_samples must be a positive integer, got {num_samples!r}.")
+    if estimator is not None:
+        check_option(estimator, "estimator", allowed)
+    check_count(num_samples, "num_samples")
 
 
 def choose(

@@ -20,7 +20,17 @@ from funcvi._types import Key
 from funcvi.programs import program, trace, value_and_grad
 from funcvi.runtime_checks import require
 
-__all__ = ["ModelCall", "Shape", "Sites", "Target", "check_shapes", "leading_shape", "log_det_of"]
+__all__ = [
+    "ModelCall",
+    "Shape",
+    "Sites",
+    "Target",
+    "check_shapes",
+    "leading_shape",
+    "log_det_of",
+    "ravel",
+    "unravel",
+]
 
 Sites: TypeAlias = dict[str, Array]
 Shape: TypeAlias = tuple[int, ...]
@@ -138,22 +148,11 @@ class Target:
 
     def ravel(self, z: Sites) -> Array:
         """Unconstrained sites, with any leading axes, as vectors (*leading, size)."""
-        lead = leading_shape(z, self.shapes)
-        return jnp.concatenate([jnp.reshape(z[n], (*lead, -1)) for n in self.shapes], axis=-1)
+        return ravel(z, self.shapes)
 
     def unravel(self, vector: Array) -> Sites:
         """The unconstrained sites of vectors (*leading, size); the inverse of :meth:`ravel`."""
-        lead = vector.shape[:-1]
-        if vector.shape[-1:] != (self.size,):
-            raise ValueError(
-                f"unravel expects vectors of shape (*leading, {self.size}), got {vector.shape}."
-            )
-        ends = np.cumsum([math.prod(shape) for shape in self.shapes.values()])
-        parts = jnp.split(vector, ends[:-1], axis=-1)
-        return {
-            name: part.reshape(*lead, *shape)
-            for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
-        }
+        return unravel(vector, self.shapes)
 
     def start(self, key: Key, sample_shape: Shape = ()) -> Sites:
         """Unconstrained sites at which the log density and its gradient are finite.
@@ -232,6 +231,27 @@ def _first_finite(value_and_slope: Callable[[Array], Found], size: int, key: Key
 
     first = jnp.zeros((), jnp.int32), jnp.zeros(size), jnp.zeros((), bool)
     return jax.lax.while_loop(searching, attempt, first)[1:]
+
+
+def ravel(z: Sites, shapes: Mapping[str, Shape]) -> Array:
+    """The sites of these names, with any leading axes, as vectors (*leading, size)."""
+    lead = leading_shape(z, shapes)
+    return jnp.concatenate([jnp.reshape(z[n], (*lead, -1)) for n in shapes], axis=-1)
+
+
+def unravel(vector: Array, shapes: Mapping[str, Shape]) -> Sites:
+    """The sites of vectors (*leading, size), by name; the inverse of :func:`ravel`."""
+    lead = vector.shape[:-1]
+    ends = np.cumsum([math.prod(shape) for shape in shapes.values()])
+    if vector.shape[-1:] != (ends[-1],):
+        raise ValueError(
+            f"unravel expects vectors of shape (*leading, {ends[-1]}), got {vector.shape}."
+        )
+    parts = jnp.split(vector, ends[:-1], axis=-1)
+    return {
+        name: part.reshape(*lead, *shape)
+        for (name, shape), part in zip(shapes.items(), parts, strict=True)
+    }
 
 
 def leading_shape(values: Mapping[str, ArrayLike], shapes: Mapping[str, Shape]) -> Shape:

@@ -153,11 +153,28 @@ def by_site(target):
     return fv.guide(target, heavy)
 
 
+def blocks_of_kinds(target):
+    """A flow of the last site, a mixture of the one before, mean field of all others."""
+    *others, one, last = target.shapes
+    kinds = {last: fv.flow, one: lambda block: fv.mixture(block, num_components=2)}
+    return fv.blocks(target, kinds | ({tuple(others): fv.mean_field} if others else {}))
+
+
 GUIDES = {
     "mean_field": fv.mean_field,
     "full_rank": fv.full_rank,
     "low_rank": lambda target: fv.low_rank(target, rank=2),
     "laplace": fv.laplace,
+    "blocks": lambda target: fv.blocks(
+        target, [list(target.shapes)[::-1][:2], *list(target.shapes)[:-2]]
+    ),
+    "blocks of kinds": blocks_of_kinds,
+    "mixture": lambda target: fv.mixture(target, num_components=3),
+    "diagonal mixture": lambda target: fv.mixture(target, num_components=2, covariance="diagonal"),
+    "flow": lambda target: fv.flow(target, num_layers=2, width=8),
+    "autoregressive splines": lambda target: fv.flow(
+        target, kind="autoregressive", num_layers=2, num_bins=3, width=8
+    ),
     "a mixture": mixture,
     "a distribution for each site": by_site,
     "params and family": lambda target: fv.guide(

@@ -63,7 +63,10 @@ def test_log_prob_of_draws_is_the_change_of_variables(name):
     z, det = change_of_variables()({n: values[n] for n in EVERYTHING.shapes})
     q = guide(params).unconstrained
     if isinstance(q, dict):
-        log_q = sum(q[n].log_prob(x) for n, x in EVERYTHING.unravel(z).items())
+        parts = EVERYTHING.unravel(z)
+        for block, sites in guide.blocks.items():
+            parts[block] = jnp.concatenate([parts[n].reshape(4, -1) for n in sites], axis=1)
+        log_q = sum(d.log_prob(parts[n]) for n, d in q.items())
     else:
         log_q = q.log_prob(z)
     exact = np.asarray(log_q, float) - det

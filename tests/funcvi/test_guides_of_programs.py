@@ -196,7 +196,7 @@ def test_supports_inside_the_models_are_taken():
 @pytest.mark.parametrize(
     ("site", "q", "words"),
     [
-        ("scale", dist.Normal(1.0, 1.0), "a Normal, of support real, where the model's is positive"),
+        ("scale", dist.Normal(1.0, 1.0), "a Normal, of support real, where .* is positive"),
         ("scale", dist.Uniform(-1.0, 1.0), r"a Uniform, of support interval\(-1, 1\)"),
         ("scale", dist.Poisson(2.0), "a Poisson, which is discrete"),
         ("simplex", dist.LogNormal(jnp.zeros(3), 1.0).to_event(1), "a LogNormal, .* is simplex"),
