@@ -268,7 +268,8 @@ class Posterior(Outputs):
             return {name: found[name] for name in self.target.shapes}
         raise TypeError(
             "the marginals of this guide are not normal: they are to be had of fv.mean_field, "
-            "fv.full_rank, fv.low_rank, fv.laplace and blocks of these; draw from the posterior instead."
+            "fv.full_rank, fv.low_rank, fv.laplace and blocks of these; else draw from the "
+            "posterior."
         )
 
 

@@ -21,6 +21,9 @@ MAKERS = {
     "full_rank": fv.full_rank,
     "low_rank": lambda target, **options: fv.low_rank(target, rank=1, **options),
     "laplace": fv.laplace,
+    "mixture": lambda target: fv.mixture(target, num_components=2),
+    "flow": fv.flow,
+    "blocks": lambda target: fv.blocks(target, [["pair"], ["one"]]),
     "guide": lambda target, **options: fv.guide(target, normal_vector(3), **options),
 }
 

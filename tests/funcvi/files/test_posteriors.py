@@ -55,6 +55,8 @@ def posteriors():
         "mean_field": fv.mean_field(target),
         "full_rank": fv.full_rank(target),
         "low_rank": fv.low_rank(target, rank=2),
+        "mixture": fv.mixture(target, num_components=2, covariance="diagonal"),
+        "flow": fv.flow(target, kind="autoregressive", num_layers=2, num_bins=3, width=4),
     }
     guides["laplace"] = fv.laplace(target)
     params = {name: guide.init(KEY) for name, guide in guides.items()}
@@ -64,7 +66,9 @@ def posteriors():
     }
 
 
-@pytest.mark.parametrize("name", ["mean_field", "full_rank", "low_rank", "laplace", "draws"])
+@pytest.mark.parametrize(
+    "name", ["mean_field", "full_rank", "low_rank", "mixture", "flow", "laplace", "draws"]
+)
 def test_the_same_key_gives_the_same_draws(name, tmp_path):
     posterior = posteriors()[name]
     fv.save_posterior(tmp_path / "p.safetensors", posterior)
