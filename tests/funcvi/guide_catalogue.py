@@ -156,7 +156,10 @@ def by_site(target):
 def blocks_of_kinds(target):
     """A flow of the last site, a mixture of the one before, mean field of all others."""
     *others, one, last = target.shapes
-    kinds = {last: fv.flow, one: lambda block: fv.mixture(block, num_components=2)}
+    kinds = {
+        last: lambda block: fv.flow(block, num_layers=1, width=4),
+        one: lambda block: fv.mixture(block, num_components=2),
+    }
     return fv.blocks(target, kinds | ({tuple(others): fv.mean_field} if others else {}))
 
 

@@ -54,7 +54,7 @@ def test_one_block_of_all_sites_is_full_rank_in_any_order():
 
 
 def test_the_density_is_the_product_of_the_blocks():
-    guide = fv.blocks(TWO_MODES, {"a": fv.mean_field, "b": fv.flow})
+    guide = fv.blocks(TWO_MODES, {"a": fv.mean_field, "b": fv.full_rank})
     posterior = guide(guide.init(KEY))
     values, log_q = posterior.sample_and_log_prob(KEY, (6,))
     q = posterior.unconstrained
