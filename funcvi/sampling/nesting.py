@@ -29,9 +29,9 @@ def is_inside(q: Constraint, p: Constraint) -> bool | np.bool_ | Array:
     """False if q is known to reach outside p; an array where that depends on arrays.
 
     Example:
-        >>> is_inside(constraints.unit_interval, constraints.positive)
+        >>> bool(is_inside(constraints.unit_interval, constraints.positive))
         True
-        >>> is_inside(constraints.real, constraints.positive)
+        >>> bool(is_inside(constraints.real, constraints.positive))
         False
     """
     if type(q) is type(p) and _bounds(q) is None:
