@@ -40,7 +40,7 @@ from funcvi import networks
 from funcvi.networks import bayesian
 from funcvi.control import apply_first, choose, repeat, while_loop
 from funcvi.unused import only_used
-from funcvi.diagnostics import Diagnosis, diagnose
+from funcvi.diagnostics import Diagnosis, diagnose, diagnose_each
 
 __version__ = "0.1.0"
 
@@ -100,4 +100,5 @@ __all__ = [
     "only_used",
     "Diagnosis",
     "diagnose",
+    "diagnose_each",
 ]

@@ -4,14 +4,26 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from funcvi._checks import check_key
+from funcvi._jax import is_concrete
 from funcvi._types import Key
 from funcvi.guides import Posterior
 from funcvi.pareto import Tail, pareto_k_hat, psis, tail_of
+from funcvi.programs import run
 
-__all__ = ["Diagnosis", "Verdict", "diagnose", "diagnosis_of", "pareto_k_hat", "psis"]
+__all__ = [
+    "Diagnosis",
+    "Verdict",
+    "diagnose",
+    "diagnose_each",
+    "diagnosis_of",
+    "pareto_k_hat",
+    "psis",
+]
 
 # Standard errors that k-hat must be away from a threshold. Normal tails: 0.6 % on either side.
 _ERRORS = 2.5
@@ -101,6 +113,64 @@ def diagnose(posterior: Posterior, *, key: Key, num_samples: int = 4000) -> Diag
         >>> abs(round(found.elbo, 2)), found.reliable
         (0.0, True)
     """
+    _check(posterior, key, num_samples, "fv.diagnose")
+    log_p, log_q = _log_densities(posterior, key, num_samples)
+    return diagnosis_of(np.asarray(log_p), np.asarray(log_q))
+
+
+def diagnose_each(posteriors: Posterior, *, key: Key, num_samples: int = 4000) -> list[Diagnosis]:
+    """:func:`diagnose` of each posterior of a batch, as ``jax.vmap`` makes them; one program.
+
+    One that has failed is among them: its verdict is ``wrong``, its ELBO -inf.
+
+    Args:
+        posteriors: a posterior whose params have one leading axis, and its data too, if it was made
+            inside ``jax.vmap`` from a model at traced data.
+        key: a key, other than the posteriors' own.
+        num_samples: draws of each; at least 100.
+
+    Returns:
+        A :class:`Diagnosis` for each.
+
+    Raises:
+        TypeError: this is no posterior, or a traced one.
+        ValueError: it is no batch; or as in :func:`diagnose`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist
+        >>> import funcvi as fv
+        >>> def model(y):
+        ...     mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+        ...     numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+        >>> def posterior(y, key):
+        ...     return fv.batch_and_match(fv.target(model, y), key=key)
+        >>> ys = jnp.array([[0.3, 0.1], [2.0, 1.1], [0.0, jnp.nan]])
+        >>> posteriors = jax.vmap(posterior)(ys, jax.random.split(jax.random.key(0), 3))
+        >>> [str(d.verdict) for d in fv.diagnose_each(posteriors, key=jax.random.key(1))]
+        ['good', 'good', 'wrong']
+    """
+    _check(posteriors, key, num_samples, "fv.diagnose_each")
+    leaves, tree = jax.tree.flatten(posteriors)
+    counts = {jnp.shape(leaf)[:1] for leaf in leaves}
+    if len(counts) != 1 or counts == {()}:
+        raise ValueError(
+            "expected a batch of posteriors, whose params have one leading axis more, got arrays "
+            f"of shapes {[jnp.shape(leaf) for leaf in leaves]}: fv.diagnose takes a single one."
+        )
+    ((count,),) = counts
+
+    def each(leaves: list[Array], keys: Key) -> tuple[Array, Array]:
+        def one(inputs: tuple[list[Array], Key]) -> tuple[Array, Array]:
+            leaves, one_key = inputs
+            return _log_densities(jax.tree.unflatten(tree, leaves), one_key, num_samples)
+
+        return jax.lax.map(one, (leaves, keys))
+
+    log_p, log_q = run(each, leaves, jax.random.split(key, count))
+    return [diagnosis_of(*pair) for pair in zip(np.asarray(log_p), np.asarray(log_q), strict=True)]
+
+
+def _check(posterior: object, key: Key, num_samples: int, reader: str) -> None:
     if num_samples < 100:
         raise ValueError(f"k-hat needs at least 100 draws, got num_samples={num_samples}.")
     if not isinstance(posterior, Posterior):
@@ -108,7 +178,12 @@ def diagnose(posterior: Posterior, *, key: Key, num_samples: int = 4000) -> Diag
             f"expected a posterior, got {type(posterior).__name__}: pass guide(fit.params) alone, "
             "which knows its target."
         )
-    if posterior.target.is_prior:
+    if not is_concrete((posterior, key)):
+        raise TypeError(
+            f"{reader} reports on the host, and cannot be called under jit, vmap or grad: return "
+            "the posterior from there, a pytree, and call fv.diagnose_each on a batch of them."
+        )
+    if posterior.guide.target.is_prior:
         raise ValueError(
             "diagnose: this posterior's target is the prior of a network's weights alone; the data "
             "are in the network's loss. Judge it by predictions on held-out data (fv.networks), or "
@@ -116,11 +191,15 @@ def diagnose(posterior: Posterior, *, key: Key, num_samples: int = 4000) -> Diag
             "being fv.target(log_joint, supports=...) of these weights and the data."
         )
     check_key(key)
-    posterior.target.check_exact("fv.diagnose")
+
+
+def _log_densities(posterior: Posterior, key: Key, num_samples: int) -> tuple[Array, Array]:
+    """Of the target and of the posterior, at draws of the latter."""
+    target = posterior.target
+    target.check_exact("fv.diagnose")
     model_key, draw_key = jax.random.split(key)
     z, log_q = posterior.sample_unconstrained(draw_key, (num_samples,))
-    log_p = jax.vmap(posterior.target.log_density)(z, jax.random.split(model_key, num_samples))
-    return diagnosis_of(np.asarray(log_p), np.asarray(log_q))
+    return jax.vmap(target.log_density)(z, jax.random.split(model_key, num_samples)), log_q
 
 
 def diagnosis_of(log_p: np.ndarray, log_q: np.ndarray) -> Diagnosis:

@@ -32,6 +32,7 @@ ELSEWHERE = {
     "load_posterior": "reads a file",
     "save_posterior": "writes a file",
     "diagnose": "reports on the host",
+    "diagnose_each": "reports on the host",
     "fitting": "a module; its functions are in the table",
     "fixed": "a word of a family",
     "free": "a word of a family",

@@ -1,7 +1,8 @@
 """What a guide and a posterior are; each family of guides is a file of its own beside this one."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import jax
@@ -20,7 +21,7 @@ from funcvi.sampling import sample
 from funcvi.sampling.draw import checked_shape
 from funcvi.sampling.record import unwrapped
 from funcvi.sampling.scored import sample_and_log_prob
-from funcvi.targets import Shape, Sites, Target, leading_shape
+from funcvi.targets import Shape, Sites, Target, batch_axes, leading_shape, traced_data, with_data
 from funcvi.targets.record import ravel, unravel
 
 __all__ = [
@@ -38,6 +39,8 @@ T = TypeVar("T")
 #: A joint distribution on unconstrained space: by independent sites, or blocks of them (see
 #: ``Guide.blocks``), or of the vector of ``target.ravel``.
 Unconstrained: TypeAlias = dict[str, dist.Distribution] | dist.Distribution
+
+_Shapes: TypeAlias = Mapping[str, Shape]
 
 #: One draw of ``Unconstrained``, with any leading axes.
 Raw: TypeAlias = Sites | Array
@@ -82,7 +85,7 @@ class Guide:
         latents = self.latents(params)
         if isinstance(self.family, Family) and is_concrete(latents):
             jax.eval_shape(lambda: (self.family(latents), None)[1])  # refuses wrong ones at once
-        return Posterior(self, params)
+        return Posterior(self, params, traced_data(self.target))
 
     def inverse(self, posterior: "Posterior | Unconstrained") -> Params:
         """The params at which this guide gives ``posterior``: to start from what is known.
@@ -145,22 +148,34 @@ class Posterior(Outputs):
 
     Shapes are those of the sites behind leading axes: first ``sample_shape``, then the leading
     axes of the params where ``jax.vmap`` made them.
+
+    Attributes:
+        guide: whose family it is of.
+        params: of the family.
+        data: of the model's arguments the arrays that were traced where the target was made, inside
+            ``jax.jit`` or ``jax.vmap``; as leaves they come out with the params, each posterior of
+            a batch with its own.
     """
 
     guide: Guide = field(metadata={"static": True})
     params: Params
+    data: tuple[Array, ...] = ()
 
     def __repr__(self) -> str:
         q = self.unconstrained
         each = q if isinstance(q, Mapping) else {"all sites": q}
         named = [f"{name} {type(unwrapped(d)).__name__}" for name, d in each.items()]
-        lines = ["Posterior of", *_sites_of(self.target)]
+        lines = ["Posterior of", *_sites_of(self.guide.target)]
         return "\n".join([*lines, f"on unconstrained space: {', '.join(named)}"])
 
     @property
     def target(self) -> Target:  # type: ignore[override]
-        """What it approximates, at its point parameters."""
-        of = self.guide.target
+        """What it approximates, at its point parameters and its data.
+
+        Raises:
+            ValueError: this is a batch of posteriors, each with its own data.
+        """
+        of = with_data(self.guide.target, self.data)
         return of if of.at is None else of.at(self._points)
 
     @property
@@ -180,19 +195,41 @@ class Posterior(Outputs):
         each block of :func:`fv.blocks`; else one distribution of the vectors of ``target.ravel``.
         Rebuilt from the params, so that its batch shape is theirs.
         """
-        return self.guide.family(self.guide.latents(self.params))
+        try:
+            return self.guide.family(self.guide.latents(self.params))
+        except ValueError:
+            if is_concrete(self.params) and any(map(_has_nan, jax.tree.leaves(self.params))):
+                raise ValueError(_FAILED) from None
+            raise
 
     def sites(self, raw: Raw) -> Sites:
         """The unconstrained sites of a draw of ``unconstrained``, with any leading axes."""
         if not isinstance(raw, Mapping):
-            return self.target.unravel(raw)
+            return self.guide.target.unravel(raw)
         found: Sites = {}
         for name, x in raw.items():
             found |= unravel(x, self._block(name)) if name in self.guide.blocks else {name: x}
-        return {name: found[name] for name in self.target.shapes}
+        return {name: found[name] for name in self.guide.target.shapes}
 
     def _block(self, name: str) -> dict[str, Shape]:
-        return {site: self.target.shapes[site] for site in self.guide.blocks[name]}
+        return {site: self.guide.target.shapes[site] for site in self.guide.blocks[name]}
+
+    def _each(self, function: Callable[[Target, Sites], T], z: Sites, shapes: _Shapes) -> T:
+        """``function`` of one draw, mapped over leading axes of many; the last are the data's."""
+        if not self.data:
+            return _over_leading(partial(function, self.target), z, shapes)
+
+        def one(data: tuple[Array, ...], z: Sites) -> T:
+            return function(replace(self, data=data).target, z)
+
+        of_data = batch_axes(self.guide.target, self.data)
+        lead = leading_shape(z, shapes)
+        if len(lead) < of_data:
+            lead = self.data[0].shape[:of_data]
+            z = {name: jnp.broadcast_to(z[name], (*lead, *shapes[name])) for name in shapes}
+        for axis in range(len(lead)):
+            one = jax.vmap(one, (0 if axis < of_data else None, 0))
+        return one(self.data, z)
 
     def sample(self, key: Key, sample_shape: Shape = ()) -> Sites:
         """Constrained values and deterministic sites, by name; what ``fv.sample`` calls.
@@ -201,7 +238,7 @@ class Posterior(Outputs):
             For each site an array of shape (*sample_shape, *site).
         """
         z = self.sites(sample(self.unconstrained, key, sample_shape))
-        return _over_leading(self.target.constrain, z, self.target.shapes)
+        return self._each(lambda target, z: target.constrain(z), z, self.guide.target.shapes)
 
     def log_prob(self, values: Mapping[str, ArrayLike]) -> Array:
         """Log density of constrained values by site name, by change of variables.
@@ -219,26 +256,26 @@ class Posterior(Outputs):
         """
         if not isinstance(values, Mapping):
             raise TypeError(
-                f"log_prob takes a dict of constrained values by site, {list(self.target.shapes)}; "
-                f"got {type(values).__name__}."
+                "log_prob takes a dict of constrained values by site, "
+                f"{list(self.guide.target.shapes)}; got {type(values).__name__}."
             )
-        target = self.target
-        latents = {name: jnp.asarray(values[name]) for name in target.shapes if name in values}
-        z = _over_leading(target.unconstrain, latents, target.value_shapes)
+        of = self.guide.target
+        latents = {name: jnp.asarray(values[name]) for name in of.shapes if name in values}
+        z = self._each(lambda target, x: target.unconstrain(x), latents, of.value_shapes)
         q = self.unconstrained
         if isinstance(q, Mapping):
             parts = {n: ravel(z, self._block(n)) if n in self.guide.blocks else z[n] for n in q}
             log_q = sum((log_prob(d, parts[name]) for name, d in q.items()), jnp.zeros(()))
         else:
-            log_q = log_prob(q, target.ravel(z))
-        return log_q - _over_leading(target.log_det, z, target.shapes)
+            log_q = log_prob(q, of.ravel(z))
+        return log_q - self._each(lambda target, z: target.log_det(z), z, of.shapes)
 
     def sample_and_log_prob(self, key: Key, sample_shape: Shape = ()) -> tuple[Sites, Array]:
         """:meth:`sample`, and the log density of each draw, without inverting what was drawn."""
         z, log_q = self.sample_unconstrained(key, sample_shape)
-        target = self.target
-        values = _over_leading(target.constrain, z, target.shapes)
-        return values, log_q - _over_leading(target.log_det, z, target.shapes)
+        shapes = self.guide.target.shapes
+        values = self._each(lambda target, z: target.constrain(z), z, shapes)
+        return values, log_q - self._each(lambda target, z: target.log_det(z), z, shapes)
 
     def sample_unconstrained(self, key: Key, sample_shape: Shape = ()) -> tuple[Sites, Array]:
         """Unconstrained sites, and the log density of each draw on unconstrained space."""
@@ -271,6 +308,16 @@ class Posterior(Outputs):
             "fv.full_rank, fv.low_rank, fv.laplace and blocks of these; else draw from the "
             "posterior."
         )
+
+
+_FAILED = (
+    "params hold NaN: nothing was found for these data. Of a batch of posteriors go on with the "
+    "others, jax.tree.map(lambda x: x[kept], posterior); fv.diagnose_each tells which have failed."
+)
+
+
+def _has_nan(leaf: Any) -> bool:
+    return bool(jnp.any(jnp.isnan(leaf)))
 
 
 def start_of(target: Target, latents: Callable[[Key], Params]) -> Callable[[Key], Params]:

@@ -35,7 +35,8 @@ def laplace(
     ``guide.init(key)`` climbs there from a start, so ``guide(guide.init(key))`` is the
     approximation: no fit is needed, and one from there is a full-rank fit. Where the Hessian has
     directions that do not curve downwards (a saddle, a flat one), a UserWarning says so, and the
-    standard deviation there is at most 2.
+    standard deviation there is at most 2. Under jit and vmap, params are NaN where the log density
+    is finite at none of the starts.
 
     MacKay 1992, doi:10.1162/neco.1992.4.3.448.
 
@@ -72,7 +73,8 @@ def laplace(
 
     def init(key: Key) -> Params:
         check_key(key, "guide.init(key)")
-        start = target.ravel(target.start(key) if loc is None else checked_sites(loc, target))
+        found = target.start(key, mark_failed=True) if loc is None else checked_sites(loc, target)
+        start = target.ravel(found)
         mode, factor, flat, left = run(partial(_curvature_at_mode, height, num_steps), start)
         report = partial(_report, size=target.size, num_steps=num_steps)
         if is_concrete((flat, left)):

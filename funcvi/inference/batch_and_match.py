@@ -38,6 +38,11 @@ def batch_and_match(
     arXiv:2402.14758). Where the posterior is close to a normal distribution on unconstrained space
     it is there in seconds, whatever the scales of its sites; ``fv.diagnose`` tells.
 
+    Under ``jax.vmap`` over data and keys, ``lambda y, key: fv.batch_and_match(fv.target(model, y),
+    key=key)``, it returns a batch of posteriors, which ``fv.diagnose_each`` judges one by one.
+    Where none of the starts has a finite log density, params are NaN there (outside of jit and vmap
+    that is a ValueError).
+
     Args:
         target: made by :func:`fv.target`; its log density must not be random.
         key: a key.
@@ -50,7 +55,7 @@ def batch_and_match(
 
     Raises:
         TypeError: this is no target.
-        ValueError: the log density is random, or ``num_samples`` is odd.
+        ValueError: the log density is random, or nowhere finite; or ``num_samples`` is odd.
 
     Example:
         >>> import jax, numpyro.distributions as dist
@@ -70,7 +75,7 @@ def batch_and_match(
     if num_samples < 2 or num_samples % 2:
         raise ValueError(f"num_samples must be even and positive, got {num_samples}.")
     start_key, climb_key, match_key = jax.random.split(key, 3)
-    starts = target.ravel(target.start(start_key, (num_starts,)))
+    starts = target.ravel(target.start(start_key, (num_starts,), mark_failed=True))
 
     found = partial(climb_and_match, target, num_steps=num_steps, num_samples=num_samples)
     return posterior_of(target, run(lambda *a: found(*a)[0], starts, climb_key, match_key))

@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from funcvi._checks import check_key
+from funcvi._jax import is_concrete
 from funcvi._types import Key
 from funcvi.diagnostics import Diagnosis, diagnosis_of, psis
 from funcvi.guides import Posterior
@@ -102,8 +103,12 @@ def infer(
     if method not in _METHODS:
         raise ValueError(f"method must be one of {_METHODS}, got {method!r}.")
     began = time.monotonic()
+    if not is_concrete(key):
+        raise TypeError(_TRACED)
     start_key, fit_key, weight_key, chain_key = jax.random.split(key, 4)
-    starts = target.ravel(target.start(start_key, (_CLIMBS,)))
+    starts = target.ravel(target.start(start_key, (_CLIMBS,), mark_failed=True))
+    if not is_concrete(starts):
+        raise TypeError(_TRACED)
     found: _Fitted = run(_fit(target), starts, fit_key)
     diagnosis = diagnosis_of(np.asarray(found.log_p), np.asarray(found.log_q))
     spent = _CLIMBS * CLIMB_STEPS * PER_STEP + _MATCHES * _BATCH + len(found.draws)
@@ -179,6 +184,11 @@ _MODES = (
 _IMPROPER = (
     "the log density does not fall far out along {}: there may be no finite mass. Give it a proper "
     "prior."
+)
+_TRACED = (
+    "fv.infer chooses its next rung by what it finds, and cannot be called under jit, vmap or "
+    "grad: there use fv.batch_and_match, or fv.laplace.\nOf a batch of posteriors made so "
+    "fv.diagnose_each tells which are to be trusted."
 )
 _POOR = "the posterior is not normal on unconstrained space, and weights cannot correct it:"
 

@@ -6,11 +6,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from funcvi.targets.data import batch_axes, traced_data, with_data
 from funcvi.targets.of_density import Support, from_log_density
 from funcvi.targets.of_model import from_model
 from funcvi.targets.record import ModelCall, Shape, Sites, Target, leading_shape
 
-__all__ = ["ModelCall", "Shape", "Sites", "Target", "leading_shape", "target"]
+__all__ = [
+    "ModelCall",
+    "Shape",
+    "Sites",
+    "Target",
+    "batch_axes",
+    "leading_shape",
+    "target",
+    "traced_data",
+    "with_data",
+]
 
 
 def target(

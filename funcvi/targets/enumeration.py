@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 from numpyro.primitives import Messenger
 
 from funcvi._jax import is_concrete, read_inputs
+from funcvi.runtime_checks import require
 from funcvi.targets.chains import BEFORE, Axes, Chain, ChainRefusal, sum_chain
 from funcvi.targets.discrete_sites import DiscreteSite, discrete_site
 from funcvi.targets.discrete_values import AllValues, GivenDiscrete
@@ -149,8 +151,11 @@ class Enumeration:
                 total += jnp.sum(values[name] if scale is None else scale * values[name])
         return total
 
-    def check(self, run: Run, fn: Model, log_prob: LogProb) -> None:
+    def check(self, run: Run, fn: Model, log_prob: LogProb) -> list[ArrayLike]:
         """Raises a ValueError where log densities of all values are not those of single ones.
+
+        Where the data are traced it is raised as the program runs, if something reads what is
+        returned: whether they are.
 
         A site that reads a discrete one must have an axis of its values, and its plates, for else
         it was reduced over them; and its density at single values must be that of the model there.
@@ -213,24 +218,31 @@ class Enumeration:
                         f"by value: it is reduced over {sorted(needed - set(axes[name]))}. "
                         f"{_HINT.format(name=variable)}"
                     )
+        held: list[ArrayLike] = []
+
+        def hold(same: ArrayLike, message: str) -> None:
+            held.append(require(same, same, lambda: ValueError(message)))
+
         for name, (found, expected) in pairs.items():
-            if not np.allclose(found, expected, rtol=1e-3, atol=1e-3, equal_nan=True):
-                raise ValueError(
-                    f"site {name!r} has another log density where the model is given all values "
-                    f"of the discrete sites {list(self.names)} at once than at single ones:\n"
-                    "something broadcasts along a wrong axis. "
-                    f"{_HINT.format(name=self.names[0])}"
-                )
+            xp = np if is_concrete((found, expected)) else jnp
+            hold(
+                xp.allclose(found, expected, rtol=1e-3, atol=1e-3, equal_nan=True),
+                f"site {name!r} has another log density where the model is given all values "
+                f"of the discrete sites {list(self.names)} at once than at single ones:\n"
+                f"something broadcasts along a wrong axis. {_HINT.format(name=self.names[0])}",
+            )
         for name, support in supports.items():
             for now, first in zip(
                 jax.tree.leaves(support), jax.tree.leaves(self._sites[name].support), strict=True
             ):
-                if not np.all(np.asarray(now) == np.asarray(first).reshape(-1)[0]):
-                    raise ValueError(
-                        f"the values of latent site {name!r} depend on other latents: it has to be "
-                        "summed over the same values always; give those that do not count a "
-                        "probability of zero."
-                    )
+                xp = np if is_concrete((now, first)) else jnp
+                hold(
+                    xp.all(xp.asarray(now) == xp.asarray(first).reshape(-1)[0]),
+                    f"the values of latent site {name!r} depend on other latents: it has to be "
+                    "summed over the same values always; give those that do not count a "
+                    "probability of zero.",
+                )
+        return held
 
     def _many_places(self) -> dict[str, Array]:
         """Such places, along a leading axis; of a scan all values (or 32) of each step."""

@@ -9,6 +9,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from numpyro import handlers
 
+from funcvi._jax import is_concrete
 from funcvi._types import Key
 from funcvi.constraints import bijection_for, constraint_name
 from funcvi.densities.bends import bends
@@ -87,13 +88,20 @@ def from_model(
     free = [name for name, site in sites.items() if mask_over(site["fn"]) is not None]
     unread = not free or changes_nothing(lambda z, fill: log_joint(seeded, z, fill), shapes, free)
 
-    def refuse_influence(value: Array) -> Array:
-        return require(unread, value, lambda: ValueError(_INFLUENCE.format(name=free[0])))
+    held: list[ArrayLike] = [
+        require(unread, unread, lambda: ValueError(_INFLUENCE.format(name=free[0])))
+    ]
+
+    def if_held(value: Array) -> Array:
+        """NaN where the data were traced, and what is refused else was found as they came."""
+        for holds in (x for x in held if not is_concrete(x)):
+            value = jnp.where(holds, value, jnp.nan)
+        return value
 
     def density(z: Sites, key: Key | None = None, /) -> Array:
         check_shapes(z, shapes)
         fn = seeded if key is None else handlers.seed(model, key)
-        return refuse_influence(log_joint(fn, z))
+        return if_held(log_joint(fn, z))
 
     def replay(z: Sites) -> tuple[Constrain, dict[str, Message]]:
         check_shapes(z, shapes)
@@ -122,7 +130,6 @@ def from_model(
         trace = replay(z)[1]
         return [edge for name in data for edge in moving_edges(trace[name]["fn"])]
 
-    refuse_influence(jnp.zeros(()))
     hidden: set[str] = set()
     if enumeration is not None:
         keys = jax.random.split(fixed_key, len(shapes))
@@ -134,7 +141,7 @@ def from_model(
         def there(fn: Model) -> dict[str, Message]:
             return handlers.trace(Constrain(fn, somewhere)).get_trace(*args, **kwargs)
 
-        enumeration.check(there, seeded, lambda s: _log_probs(s, None))
+        held += enumeration.check(there, seeded, lambda s: _log_probs(s, None))
         hidden = enumeration.read_by_deterministic(there, seeded)
     has_edges = any(moving_edges(first[name]["fn"]) for name in data)
     return Target(

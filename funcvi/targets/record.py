@@ -154,7 +154,7 @@ class Target:
         """The unconstrained sites of vectors (*leading, size); the inverse of :meth:`ravel`."""
         return unravel(vector, self.shapes)
 
-    def start(self, key: Key, sample_shape: Shape = ()) -> Sites:
+    def start(self, key: Key, sample_shape: Shape = (), *, mark_failed: bool = False) -> Sites:
         """Unconstrained sites at which the log density and its gradient are finite.
 
         Uniform in (-2, 2); every other try after the first comes closer to zero. Works under jit
@@ -163,6 +163,8 @@ class Target:
         Args:
             key: a key.
             sample_shape: leading axes of independent starts.
+            mark_failed: under jit and vmap NaN stands where no start was found: of a batch the
+                others go on.
 
         Raises:
             ValueError: none of the tries was finite (under jit a ``JaxRuntimeError`` with the same
@@ -173,6 +175,8 @@ class Target:
                 n: jnp.broadcast_to(z, (*sample_shape, *z.shape)) for n, z in self.place.items()
             }
         vector, finite = self._first_finite(key, sample_shape)
+        if mark_failed and not is_concrete(finite):
+            return self.unravel(jnp.where(finite[..., None], vector, jnp.nan))
         return require(
             finite,
             self.unravel(vector),
