@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 __all__ = ["check_count", "check_key", "check_not_fit", "check_option"]
 
@@ -31,7 +32,7 @@ def check_not_fit(params: object, what: str) -> None:
 
 def check_count(value: object, name: str) -> None:
     """Raises ValueError for what is not a positive integer."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"{name} must be a positive integer, got {value!r}.")
 
 

@@ -23,6 +23,11 @@ def mixing(draws: np.ndarray) -> Mixing:
     size the smallest of the ranks', and of those of the 5 % and the 95 % quantile
     (Vehtari et al. 2021, arXiv:1903.08008).
     """
+    with np.errstate(invalid="ignore", divide="ignore"):  # of chains that stand still
+        return _mixing(draws)
+
+
+def _mixing(draws: np.ndarray) -> Mixing:
     folded = np.abs(draws - np.median(draws, axis=(0, 1)))
     low, high = (np.quantile(draws, p, axis=(0, 1)) for p in (0.05, 0.95))
     scores = _normal_scores(draws)
@@ -39,7 +44,9 @@ def energy_mixing(energy: np.ndarray) -> float:
     About one where momenta explore the posterior, low where they cannot keep up with its tails or
     its neck (Betancourt 2016, arXiv:1604.00695).
     """
-    return float(np.min(np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.var(energy, axis=1)))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        changed = np.mean(np.diff(energy, axis=1) ** 2, axis=1)
+        return float(np.min(changed / np.var(energy, axis=1)))
 
 
 def _normal_scores(values: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from funcvi import _jax
-from funcvi._checks import check_key
+from funcvi._checks import check_count, check_key
 from funcvi._types import Key, Loss, Params
 
 __all__ = ["check_call", "checked_params", "checked_state", "strong"]
@@ -32,8 +32,7 @@ def check_call(
     _check_optimizer(optimizer)
     check_key(key, "fv.fit(..., key=key)")
     for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"{name} must be a positive integer, got {value!r}.")
+        check_count(value, name)
     if loop not in (None, "compiled", "host"):
         raise ValueError(f'loop must be "compiled", "host" or None, got {loop!r}.')
     if callback is not None and not _takes(callback, 0, 0.0, None):

@@ -333,7 +333,8 @@ def check_target(target: object) -> None:
         return
     remedy = "wrap the model in fv.target(model, *args)"
     if isinstance(target, Guide | Posterior):
-        remedy = "it has one already: pass guide.target"
+        name = "guide" if isinstance(target, Guide) else "posterior"
+        remedy = f"it has one already: pass {name}.target"
     elif hasattr(target, "sample_posterior"):  # numpyro's AutoGuide
         remedy = "it is a guide, of fv.guide(fv.target(model, *args), this)"
     raise TypeError(f"expected a target, got {type(target).__name__}: {remedy}.")

@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.typing import ArrayLike
 
-from funcvi._checks import check_key
+from funcvi._checks import check_count, check_key
 from funcvi._jax import is_concrete
 from funcvi._types import Key, Params
 from funcvi.families import family
@@ -67,6 +67,7 @@ def laplace(
     check_target(target)
     target.check_exact("fv.laplace")
     target.check_known("fv.laplace")
+    check_count(num_steps, "num_steps")
 
     def height(x: Array) -> Array:
         return -target.log_density(target.unravel(x))

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from functools import partial
 
 import jax
+import numpy as np
 import numpyro.distributions as dist
 from jax import Array
 
-from funcvi._checks import check_key
+from funcvi._checks import check_count, check_key
 from funcvi._types import Key, Params
 from funcvi.families import Family
 from funcvi.guides import Posterior, full_rank
@@ -55,7 +56,8 @@ def batch_and_match(
 
     Raises:
         TypeError: this is no target.
-        ValueError: the log density is random, or nowhere finite; or ``num_samples`` is odd.
+        ValueError: the log density is random, or nowhere finite; ``num_samples`` is odd, or another
+            number not positive.
 
     Example:
         >>> import jax, numpyro.distributions as dist
@@ -69,9 +71,13 @@ def batch_and_match(
         (30000.0, 100)
     """
     check_target(target)
-    check_key(key)
+    check_key(key, "fv.batch_and_match(target, key=key)")
     target.check_exact("fv.batch_and_match")
     target.check_known("fv.batch_and_match")
+    for name, number in (("num_steps", num_steps), ("num_starts", num_starts)):
+        check_count(number, name)
+    if isinstance(num_samples, bool) or not isinstance(num_samples, (int, np.integer)):
+        raise TypeError(f"num_samples must be an even integer, got {num_samples!r}.")
     if num_samples < 2 or num_samples % 2:
         raise ValueError(f"num_samples must be even and positive, got {num_samples}.")
     start_key, climb_key, match_key = jax.random.split(key, 3)

@@ -13,7 +13,7 @@ from jax import Array
 from funcvi._checks import check_key
 from funcvi._jax import is_concrete
 from funcvi._types import Key
-from funcvi.diagnostics import Diagnosis, diagnosis_of, psis
+from funcvi.diagnostics import diagnosis_of, psis
 from funcvi.guides import Posterior
 from funcvi.guides.contract import check_target
 from funcvi.inference.batch_and_match import (
@@ -24,6 +24,17 @@ from funcvi.inference.batch_and_match import (
 )
 from funcvi.inference.chains import Chains, chains
 from funcvi.inference.empirical import EmpiricalPosterior, resampled
+from funcvi.inference.facts import Facts
+from funcvi.inference.messages import (
+    IMPROPER,
+    MODES,
+    NORMAL,
+    OUTSIDE,
+    POOR,
+    TRACED,
+    WEIGHTED,
+    say_to_stderr,
+)
 from funcvi.inference.paths import PER_STEP, Climbs, Normal
 from funcvi.inference.report import Report, Rung, Trust
 from funcvi.mixing import Mixing, energy_mixing, mixing
@@ -43,6 +54,7 @@ _LIVELY = 0.6  # E-BFMI; 0.3 is the usual alarm, at which much is left out
 _NEAR, _FAR = 30.0, 3000.0  # standard deviations
 _ENDLESS = 1e10  # a standard deviation of nothing
 _ALIKE = 0.05  # of a standard deviation, between a normal and its weighted draws
+_OUTSIDE, _NOTHING = 0.001, 0.999  # of the normal's draws, without a finite log density
 _METHODS = ("auto", "variational")
 
 
@@ -63,7 +75,12 @@ class _Fitted(NamedTuple):
 
 
 def infer(
-    target: Target, *, key: Key, method: str = "auto", budget: float = math.inf
+    target: Target,
+    *,
+    key: Key,
+    method: str = "auto",
+    budget: float = math.inf,
+    progress: bool = False,
 ) -> tuple[Posterior | EmpiricalPosterior, Report]:
     """A posterior, and a report that says whether it can be trusted.
 
@@ -77,6 +94,8 @@ def infer(
         key: a key.
         method: "auto", or "variational" for no chains.
         budget: seconds of wall time, after which no further rung is begun.
+        progress: print a line for each rung to the standard error stream: what it found, and what
+            follows from it.
 
     Returns:
         A posterior: that of ``fv.full_rank(target)`` where it is as good as its weighted draws,
@@ -84,7 +103,8 @@ def infer(
 
     Raises:
         TypeError: this is no target.
-        ValueError: the log density is random, or the method is unknown.
+        ValueError: the log density is random, or nowhere finite; the method is unknown, or the
+            budget not positive.
 
     Example:
         >>> import jax, numpyro.distributions as dist
@@ -97,100 +117,61 @@ def infer(
         ('reliable', 'normal')
     """
     check_target(target)
-    check_key(key)
+    check_key(key, "fv.batch_and_match(target, key=key)")
     target.check_exact("fv.infer")
     target.check_known("fv.infer")
     if method not in _METHODS:
         raise ValueError(f"method must be one of {_METHODS}, got {method!r}.")
+    if isinstance(budget, bool) or not isinstance(budget, (int, float)) or not budget > 0:
+        raise ValueError(f"budget must be a positive number of seconds, got {budget!r}.")
+    if progress not in (True, False):
+        raise TypeError(f"progress must be True or False, got {progress!r}.")
     began = time.monotonic()
     if not is_concrete(key):
-        raise TypeError(_TRACED)
+        raise TypeError(TRACED)
     start_key, fit_key, weight_key, chain_key = jax.random.split(key, 4)
     starts = target.ravel(target.start(start_key, (_CLIMBS,), mark_failed=True))
     if not is_concrete(starts):
-        raise TypeError(_TRACED)
+        raise TypeError(TRACED)
     found: _Fitted = run(_fit(target), starts, fit_key)
     diagnosis = diagnosis_of(np.asarray(found.log_p), np.asarray(found.log_q))
     spent = _CLIMBS * CLIMB_STEPS * PER_STEP + _MATCHES * _BATCH + len(found.draws)
-    facts = _Facts(target, diagnosis, spent, began)
     log_weights, size = _weights(found)
+    share = float(np.mean(~np.isfinite(found.log_p)))
+    outside = OUTSIDE.format(100 * share, _why(target, found)) if share > _OUTSIDE else ""
+    say = say_to_stderr if progress else (lambda line: None)
+    facts = Facts(target, diagnosis, _CLIMBS, spent, began, size, outside, say)
     if endless := _endless(target, found):
-        return posterior_of(target, found.normal), facts.report(
-            Trust.failed, Rung.normal, _IMPROPER.format(", ".join(endless)), size, careful=endless
+        return posterior_of(target, found.normal), facts.normal(
+            Trust.failed,
+            IMPROPER.format(", ".join(endless)),
+            "the log density does not fall",
+            endless,
         )
     modes = _other_modes(found)
     if diagnosis.reliable and size > 2 * _ENOUGH and not len(modes):
         draws = resampled(found.draws, jnp.asarray(log_weights), weight_key, _RESAMPLED)
         if _close(found, draws):
-            posterior = posterior_of(target, found.normal)
-            return posterior, facts.report(Trust.reliable, Rung.normal, _NORMAL, size)
-        return EmpiricalPosterior(target, draws), facts.report(
-            Trust.reliable, Rung.importance, _WEIGHTED, size
-        )
-    if method == "variational" or time.monotonic() - began > budget:
-        message = (
-            _MODES
-            if diagnosis.reliable and len(modes)
-            else f"{_POOR} k-hat is {diagnosis.verdict}."
+            report = facts.normal(Trust.reliable, NORMAL, "weights change next to nothing")
+            return posterior_of(target, found.normal), report
+        facts.say_normal("weights correct it", Rung.importance)
+        report = facts.report(Trust.reliable, Rung.importance, WEIGHTED, size)
+        say(f"importance: {size:.0f} effective draws → {report.verdict}")
+        return EmpiricalPosterior(target, draws), report
+    why = "weights cannot correct it"
+    if diagnosis.reliable:
+        why = "other modes" if len(modes) else "few effective draws"
+    late = time.monotonic() - began > budget
+    if method == "variational" or late or share > _NOTHING:
+        message = outside or (
+            MODES if diagnosis.reliable and len(modes) else f"{POOR} k-hat is {diagnosis.verdict}."
         )
         trust = Trust.failed if diagnosis.verdict == "wrong" else Trust.with_care
-        names = tuple(target.shapes)
-        return posterior_of(target, found.normal), facts.report(
-            trust, Rung.normal, message, size, careful=names
-        )
+        why += ", and the budget is spent" if late else ""
+        report = facts.normal(trust, message, why, tuple(target.shapes))
+        return posterior_of(target, found.normal), report
+    facts.say_normal(why, Rung.chains)
     return _by_chains(found, modes, facts, chain_key, budget)
-
-
-class _Facts(NamedTuple):
-    target: Target
-    diagnosis: Diagnosis
-    evaluations: int
-    began: float
-
-    def report(
-        self,
-        trust: Trust,
-        rung: Rung,
-        message: str,
-        effective_size: float,
-        r_hat: float = math.nan,
-        careful: tuple[str, ...] = (),
-        more: int = 0,
-    ) -> Report:
-        """With what is known of the normal approximation, and of time."""
-        d = self.diagnosis
-        return Report(
-            trust,
-            rung,
-            message,
-            d.elbo,
-            d.elbo_standard_error,
-            d.k_hat,
-            d.k_hat_standard_error,
-            effective_size,
-            r_hat,
-            careful,
-            self.evaluations + more,
-            time.monotonic() - self.began,
-        )
-
-
-_NORMAL = "the posterior is nearly normal on unconstrained space, as its importance ratios show."
-_WEIGHTED = "draws of a normal approximation, corrected by importance weights of finite variance."
-_MODES = (
-    "climbs ended at other places of similar ELBO, which this posterior leaves out: compare "
-    "them, or order what is exchangeable."
-)
-_IMPROPER = (
-    "the log density does not fall far out along {}: there may be no finite mass. Give it a proper "
-    "prior."
-)
-_TRACED = (
-    "fv.infer chooses its next rung by what it finds, and cannot be called under jit, vmap or "
-    "grad: there use fv.batch_and_match, or fv.laplace.\nOf a batch of posteriors made so "
-    "fv.diagnose_each tells which are to be trusted."
-)
-_POOR = "the posterior is not normal on unconstrained space, and weights cannot correct it:"
 
 
 def _fit(target: Target) -> Callable[[Array, Key], _Fitted]:
@@ -250,6 +231,13 @@ def _weights(found: _Fitted) -> tuple[np.ndarray, float]:
     return log_weights, float(1 / np.sum(np.exp(2 * log_weights)))
 
 
+def _why(target: Target, found: _Fitted) -> str:
+    """The site to blame for a log density that is not finite, in brackets."""
+    first = int(np.argmin(np.isfinite(found.log_p)))
+    words = target.faults and target.faults(target.unravel(found.draws[first]))
+    return f" ({words})" if words else ""
+
+
 def _close(fitted: _Fitted, draws: Array) -> bool:
     """Whether weights change means and spreads of all coordinates by next to nothing."""
     before, after = np.asarray(fitted.draws), np.asarray(draws)
@@ -282,7 +270,7 @@ def _other_modes(fitted: _Fitted) -> np.ndarray:
 
 
 def _by_chains(
-    fitted: _Fitted, modes: np.ndarray, facts: _Facts, key: Key, budget: float
+    fitted: _Fitted, modes: np.ndarray, facts: Facts, key: Key, budget: float
 ) -> tuple[EmpiricalPosterior, Report]:
     target = facts.target
     start_key, *keys = jax.random.split(key, 2 + _EXTENSIONS)
@@ -300,8 +288,13 @@ def _by_chains(
         draws = np.concatenate([x.draws for x in kept], axis=1)
         mixed = mixing(draws)
         late = time.monotonic() - facts.began > budget
+        line = (
+            f"chains: {_CHAINS} of {draws.shape[1]} draws, R-hat {np.max(mixed.r_hat):.3f}, "
+            f"{np.min(mixed.effective):.0f} effective draws"
+        )
         if _agree(mixed).all() or late or count == _EXTENSIONS:
             break
+        facts.say(f"{line} → more draws")
         starts = kept[-1].draws[:, -1]
         if np.max(mixed.r_hat) > _APART:  # not there yet: from where they are, as they lie there
             normal, kept = _normal_of(np.asarray(kept[-1].draws), normal), []
@@ -309,14 +302,16 @@ def _by_chains(
     posterior = EmpiricalPosterior(
         target, jnp.asarray(draws.reshape(-1, target.size)), num_chains=_CHAINS
     )
-    return posterior, _judged(mixed, slowest, facts, gradients)
+    report = _judged(mixed, slowest, facts, gradients)
+    facts.say(f"{line} → {report.verdict}")
+    return posterior, report
 
 
 def _starts(fitted: _Fitted, modes: np.ndarray, key: Key) -> Array:
     """Draws by their weights, cut so that no one of them is all, and the other modes."""
     ratio = np.asarray(fitted.log_p, np.float64) - np.asarray(fitted.log_q)
     ratio = np.where(np.isfinite(ratio), ratio, -np.inf)
-    cut = jnp.asarray(np.minimum(ratio, np.quantile(ratio, 0.99)))
+    cut = jnp.asarray(np.minimum(ratio, np.quantile(ratio, 0.99, method="higher")))
     starts = resampled(fitted.draws, cut, key, _CHAINS)
     places = modes[: _CHAINS - 1]
     return starts.at[: len(places)].set(places) if len(places) else starts
@@ -338,7 +333,7 @@ def _agree(mixed: Mixing) -> np.ndarray:
     return np.asarray((mixed.r_hat < _MIXED) & (mixed.effective > _ENOUGH))
 
 
-def _judged(mixed: Mixing, energy: float, facts: _Facts, gradients: int) -> Report:
+def _judged(mixed: Mixing, energy: float, facts: Facts, gradients: int) -> Report:
     r_hat, size = float(np.max(mixed.r_hat)), float(np.min(mixed.effective))
     entries = facts.target.unravel(jnp.asarray(~_agree(mixed)))
     careful = tuple(name for name, bad in entries.items() if bool(jnp.any(bad)))
@@ -362,4 +357,7 @@ def _judged(mixed: Mixing, energy: float, facts: _Facts, gradients: int) -> Repo
         )
     else:
         trust, message = Trust.reliable, f"{_CHAINS} chains agree in every coordinate."
+    if facts.outside:
+        trust = Trust.failed if trust == Trust.failed else Trust.with_care
+        message, careful = facts.outside, careful or tuple(facts.target.shapes)
     return facts.report(trust, Rung.chains, message, size, r_hat, careful, gradients)

@@ -46,6 +46,11 @@ def latent_sites(
             )
         _check(name, site["fn"])
         sites[name] = site
+    if discrete and not sites:
+        raise ValueError(
+            f"the model has no continuous latent site, only discrete ones ({list(discrete)}): "
+            "their posterior is a table of probabilities, for numpyro's infer_discrete."
+        )
     if not sites:
         raise ValueError("the model has no latent sites: there is nothing to infer.")
     return sites, discrete

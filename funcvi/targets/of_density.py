@@ -42,6 +42,10 @@ def from_log_density(
 
     def density(z: Sites, key: Key | None = None, /) -> Array:
         total = log_density(constrain(z))
+        if not isinstance(total, (bool, int, float)) and not hasattr(total, "dtype"):
+            raise TypeError(
+                f"the log density must return a scalar array, got {type(total).__name__}."
+            )
         if jnp.shape(total) != ():
             raise ValueError(
                 f"the log density must return a scalar, got shape {jnp.shape(total)}: sum it."

@@ -18,6 +18,7 @@ from funcvi.runtime_checks import require
 from funcvi.sampling.gradients import moving_edges
 from funcvi.sampling.points import Value
 from funcvi.targets.enumeration import enumeration_of
+from funcvi.targets.faults import check_data, faults_of, first_run
 from funcvi.targets.latents import latent_sites
 from funcvi.targets.masks import changes_nothing, mask_over
 from funcvi.targets.points import with_points
@@ -46,7 +47,8 @@ def from_model(
     """The target of a model at its data; param sites other than those given are to be learned."""
     fixed_key = jax.random.key(0)
     seeded = handlers.seed(model, fixed_key)
-    first = handlers.trace(WithoutDraws(seeded)).get_trace(*args, **kwargs)
+    first = first_run(WithoutDraws(seeded), args, kwargs)
+    check_data(first)
     sites, discrete = latent_sites(first)
     if params := {n: s for n, s in first.items() if s["type"] == "param" and n not in given}:
         known = given | params.keys()
@@ -87,6 +89,12 @@ def from_model(
 
     free = [name for name, site in sites.items() if mask_over(site["fn"]) is not None]
     unread = not free or changes_nothing(lambda z, fill: log_joint(seeded, z, fill), shapes, free)
+
+    def faults(z: Sites) -> str:
+        run = Constrain(all_values(seeded), z)
+        trace = handlers.trace(run).get_trace(*args, **kwargs)
+        drawn = [site for site in trace.values() if site["type"] == "sample"]
+        return faults_of(drawn, run.values, lambda s: _log_probs(s, run.points.get(s["name"])))
 
     held: list[ArrayLike] = [
         require(unread, unread, lambda: ValueError(_INFLUENCE.format(name=free[0])))
@@ -158,6 +166,7 @@ def from_model(
         summed=() if enumeration is None else enumeration.names,
         constraints={name: site["fn"].support for name, site in sites.items()},
         plates={name: _plates(site) for name, site in sites.items()},
+        faults=faults,
     )
 
 

@@ -76,6 +76,8 @@ class Target:
         summed: the discrete latent sites that the log density is summed over.
         constraints: the support of each latent site, as it was where the model was looked at.
         plates: by site, the name of the plate that each axis of its value is, None for another.
+        faults: ``(unconstrained sites) -> words``: which sites have no finite log density there,
+            and why; empty where all have one. None for a log density.
     """
 
     shapes: Mapping[str, Shape]
@@ -97,6 +99,7 @@ class Target:
     given: Mapping[str, Any] = field(default_factory=dict)
     constraints: Mapping[str, Constraint] = field(default_factory=dict)
     plates: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
+    faults: Callable[[Sites], str] | None = None
 
     @functools.cached_property
     def is_random(self) -> bool:
@@ -177,6 +180,8 @@ class Target:
         vector, finite = self._first_finite(key, sample_shape)
         if mark_failed and not is_concrete(finite):
             return self.unravel(jnp.where(finite[..., None], vector, jnp.nan))
+        failed = is_concrete(finite) and not bool(jnp.all(finite))
+        why = f"\nAt zero {self._why_non_finite()}." if failed else ""
         return require(
             finite,
             self.unravel(vector),
@@ -184,9 +189,18 @@ class Target:
                 f"the log density or its gradient was non-finite at {_TRIES} starts around zero on "
                 "unconstrained space: check the data for NaN, and that each prior's support holds "
                 "what the likelihood needs; float64 (jax_enable_x64) helps where densities "
-                "overflow."
+                f"overflow.{why}"
             ),
         )
+
+    def _why_non_finite(self) -> str:
+        """What is not finite at zero, of a target with no start."""
+        z = {name: jnp.zeros(shape) for name, shape in self.shapes.items()}
+        value, slope = jax.value_and_grad(self.log_density)(z)
+        if not jnp.isfinite(value):
+            return (self.faults and self.faults(z)) or f"it is {float(value):.3g}"
+        steep = [name for name, s in slope.items() if not bool(jnp.all(jnp.isfinite(s)))]
+        return f"its gradient by {steep} is not finite" if steep else "it is finite"
 
     def _first_finite(self, key: Key, sample_shape: Shape) -> Found:
         def density(vector: Array) -> Array:

@@ -1,5 +1,6 @@
 """The ladder stops at the rung that suffices, and its report tells the truth."""
 
+import re
 from typing import Any
 
 import jax
@@ -101,7 +102,7 @@ def test_no_chains_where_none_are_wanted() -> None:
         numpyro.sample("x", dist.Normal(0.0, jnp.exp(log_scale)).expand((9,)).to_event(1))
 
     target = fv.target(funnel)
-    for options in ({"method": "variational"}, {"budget": 0.0}):
+    for options in ({"method": "variational"}, {"budget": 1e-9}):
         posterior, report = fv.infer(target, key=KEY, **options)
         assert isinstance(posterior, fv.Posterior)
         assert report.rung == "normal"
@@ -170,3 +171,35 @@ def test_resampled_draws_follow_their_weights() -> None:
     found = resampled(draws, log_weights, KEY, 10_000)
     assert abs(float(found.mean()) - 0.5) < 0.05
     assert abs(float(found.std()) - 1) < 0.05
+
+
+PROGRESS = {
+    "normal": (
+        lambda: fv.target(lambda v: -0.5 * v["x"] ** 2, supports={"x": constraints.real}),
+        r"normal: 8 climbs, ELBO 0\.9 ± \S+, k-hat \S+: weights change next to nothing "
+        r"→ reliable\n",
+    ),
+    "skewed": (
+        skewed,
+        r"normal: 8 climbs, .*: (weights correct it → importance\nimportance: \d+ effective draws|"
+        r"weights cannot correct it → chains\n(chains: .* → more draws\n)*chains: 4 of \d+ draws, "
+        r"R-hat \S+ \d+ effective draws) → reliable\n",
+    ),
+    "two modes": (
+        two_modes,
+        r"normal: 8 climbs, .* → chains\n(chains: .* → more draws\n)*chains: .* → failed\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROGRESS)
+def test_progress_is_a_line_for_each_rung(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    make, lines = PROGRESS[name]
+    target = make()
+    _, told = fv.infer(target, key=KEY, progress=True)
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    assert re.fullmatch(lines, shown.err)
+    _, silent = fv.infer(target, key=KEY)
+    assert capfd.readouterr() == ("", "")
+    assert (silent.verdict, silent.k_hat) == (told.verdict, told.k_hat)
