@@ -10,8 +10,9 @@ from numpyro import handlers
 from numpyro.primitives import Messenger
 
 from funcvi._jax import is_concrete
+from funcvi.sampling.record import unwrapped
 from funcvi.targets.record import Sites
-from funcvi.targets.replay import Message
+from funcvi.targets.replay import WRAPPERS, Message
 
 __all__ = ["check_data", "faults_of", "first_run"]
 
@@ -62,7 +63,7 @@ def check_data(trace: Mapping[str, Message]) -> None:
                 f"site {name!r} observes a {type(value).__name__}: give it an array, "
                 "jnp.asarray(...)."
             )
-        if jnp.size(value) == 0 and not isinstance(d, dist.Unit):
+        if jnp.size(value) == 0 and not isinstance(unwrapped(d, *WRAPPERS), dist.Unit):
             raise ValueError(
                 f"site {name!r} observes no data, shape {jnp.shape(value)}: the posterior would "
                 "be the prior. Leave the site out if that is meant."
@@ -70,20 +71,31 @@ def check_data(trace: Mapping[str, Message]) -> None:
 
 
 def faults_of(
-    sites: Iterable[Message], values: Sites, log_probs: Callable[[Message], Array]
+    sites: Iterable[Message],
+    values: Sites,
+    log_probs: Callable[[Message], Array],
+    all_values: bool = False,
 ) -> str:
-    """Which of some sites have no finite log density, at these values of the latents."""
+    """Which of some sites have no finite log density, at these values of the latents.
+
+    With all values of discrete sites at once, some of which may have no probability, only those
+    that have none at any, or are NaN.
+    """
     found = []
     for site in sites:
         name, value = site["name"], site["value"]
-        kind = "factor" if isinstance(site["fn"], dist.Unit) else type(site["fn"]).__name__
+        bare = unwrapped(site["fn"], *WRAPPERS)
+        kind = "factor" if isinstance(bare, dist.Unit) else type(bare).__name__
         each = log_probs(site)
         if not is_concrete((value, each)):
             continue
         if site["is_observed"] and (count := int(jnp.isnan(jnp.asarray(value, float)).sum())):
             found.append(f"site {name!r} observes NaN in {count} of {np.size(value)} entries")
             continue
-        bad = np.asarray(each)[~np.isfinite(each)]
+        allowed = np.isfinite(each)
+        if all_values and allowed.any():
+            allowed |= np.isneginf(each)
+        bad = np.asarray(each)[~allowed]
         if bad.size:
             entries = f" in {bad.size} of {np.size(each)} entries" if np.size(each) > 1 else ""
             found.append(f"site {name!r} ({kind}) has the log density {bad[0]:.3g}{entries}")

@@ -94,7 +94,12 @@ def from_model(
         run = Constrain(all_values(seeded), z)
         trace = handlers.trace(run).get_trace(*args, **kwargs)
         drawn = [site for site in trace.values() if site["type"] == "sample"]
-        return faults_of(drawn, run.values, lambda s: _log_probs(s, run.points.get(s["name"])))
+        return faults_of(
+            drawn,
+            run.values,
+            lambda s: _log_probs(s, run.points.get(s["name"])),
+            all_values=enumeration is not None,
+        )
 
     held: list[ArrayLike] = [
         require(unread, unread, lambda: ValueError(_INFLUENCE.format(name=free[0])))

@@ -223,6 +223,26 @@ def test_numbers_are_positive_integers(name: str, value: Any) -> None:
             fv.laplace(target, num_steps=value)
 
 
+def test_a_site_with_values_of_no_probability_is_not_to_blame() -> None:
+    """Of a factor in a plate, which observes nothing, and a category that never is."""
+
+    def model(y: Any) -> None:
+        mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+        with numpyro.plate("rows", len(y)):
+            numpyro.factor("tilt", 0.1 * mean)
+            kind = numpyro.sample("kind", dist.Categorical(jnp.array([0.5, 0.5, 0.0])))
+            numpyro.sample("y", dist.Normal(mean + kind, 1.0), obs=y)
+
+    target = fv.target(model, Y)
+    zero = {"mean": jnp.zeros(())}
+    assert bool(jnp.isfinite(target.log_density(zero)))
+    assert target.faults is not None
+    assert target.faults(zero) == ""
+    bad = fv.target(model, Y.at[2].set(jnp.nan))
+    assert bad.faults is not None
+    assert bad.faults(zero) == "site 'y' observes NaN in 1 of 4 entries, at mean = 0"
+
+
 def half(x: Any) -> Any:
     return jnp.where(x > 0, dist.Normal(0.0, 1.0).log_prob(x), -jnp.inf)
 
