@@ -91,7 +91,10 @@ def from_model(
     unread = not free or changes_nothing(lambda z, fill: log_joint(seeded, z, fill), shapes, free)
 
     def faults(z: Sites) -> str:
-        run = Constrain(all_values(seeded), z)
+        fn: Model = seeded
+        if enumeration is not None:
+            fn = enumeration.all_values(fn, lambda s: _log_probs(s, None))
+        run = Constrain(fn, z)
         trace = handlers.trace(run).get_trace(*args, **kwargs)
         drawn = [site for site in trace.values() if site["type"] == "sample"]
         return faults_of(
