@@ -12,7 +12,11 @@ from jax import Array
 from funcvi._numpyro import Mixture
 from funcvi._types import Key
 from funcvi.densities.log_prob import log_prob
-from funcvi.sampling.gradients import GATED, pathwise_obstacle
+from funcvi.sampling.gradients import (
+    GATED,
+    pathwise_obstacle,
+    refusing_second_derivatives,
+)
 from funcvi.sampling.point_transforms import through
 from funcvi.sampling.points import Value, changed, together, value_of
 from funcvi.sampling.registry import raw_point
@@ -115,7 +119,13 @@ def mixture_parts(q: dist.Distribution, batch_shape: tuple[int, ...] | None = No
             return None
         inner = mixture_parts(q.base_dist, shape)
         compose = dist.transforms.ComposeTransform(q.transforms)
-        return inner and Parts(inner.weights, lambda key, n: through(compose, inner.draw(key, n)))
+        if inner is None:
+            return None
+        before = inner.draw
+        return Parts(
+            inner.weights,
+            lambda key, n: refusing_second_derivatives(through(compose, before(key, n)), q),
+        )
     if not isinstance(q, Mixture):
         return None
     same = isinstance(q, dist.MixtureSameFamily)
@@ -126,11 +136,11 @@ def mixture_parts(q: dist.Distribution, batch_shape: tuple[int, ...] | None = No
 
     def draw(key: Key, n: int) -> Value:
         if same:
-            draws = raw_point(components[0].expand(with_components), key, (n,))
+            draws = _points(components[0].expand(with_components), key, n)
             return changed(draws, lambda x: jnp.moveaxis(x, -1 - q.event_dim, 0))
         keys = jax.random.split(key, len(components))
         each = zip(components, keys, strict=True)
-        return together([raw_point(c.expand(shape), k, (n,)) for c, k in each])
+        return together([_points(c.expand(shape), k, n) for c, k in each])
 
     return Parts(jnp.broadcast_to(q.mixing_distribution.probs, with_components), draw)
 
@@ -145,7 +155,11 @@ def _gate_parts(d: dist.Distribution, batch_shape: tuple[int, ...]) -> Parts | N
         gates = d.gate, 1 - d.gate
 
     def draw(key: Key, n: int) -> Value:
-        x = raw_point(d.base_dist.expand(batch_shape), key, (n,))
+        x = _points(d.base_dist.expand(batch_shape), key, n)
         return changed(x, lambda x: jnp.stack([jnp.zeros_like(x), x]))
 
     return Parts(jnp.stack([jnp.broadcast_to(g, batch_shape) for g in gates], axis=-1), draw)
+
+
+def _points(d: dist.Distribution, key: Key, n: int) -> Value:
+    return refusing_second_derivatives(raw_point(d, key, (n,)), d)

@@ -41,6 +41,7 @@ __all__ = [
     "pathwise_obstacle",
     "pathwise_point",
     "pathwise_sample",
+    "refusing_second_derivatives",
     "score_obstacle",
     "support_of",
     "undifferentiable",
@@ -88,7 +89,7 @@ def pathwise_point(d: dist.Distribution, key: Key, sample_shape: Shape) -> Value
     draws = raw_point(d, key, sample_shape)
     obstacle = pathwise_obstacle(d)
     if obstacle is None:
-        return draws
+        return refusing_second_derivatives(draws, d)
     refusal = TypeError(
         f"no right pathwise gradient: {obstacle}.\nPut it in fv.kl or fv.negative_elbo, "
         "which enumerate or use the score function;\n"
@@ -119,6 +120,29 @@ def jump_obstacle(q: dist.Distribution, p: dist.Distribution | None = None) -> s
     if p is not None and support_of(q) is support_of(p) is constraints.circular:
         return None
     return f"{type(q).__name__} jumps at pi, where the log density of p is not periodic"
+
+
+def refusing_second_derivatives(draws: T, d: dist.Distribution) -> T:
+    """Draws of d; those that turn back at zero, where their derivative jumps, raise at a second."""
+    if not _turns(d):
+        return draws
+    refusal = ValueError(
+        f"draws of {type(d).__name__} turn back at zero, so this second derivative would be "
+        'biased:\nuse estimator="score_function", first derivatives alone, or a family that is '
+        "positive by itself."
+    )
+
+    @jax.custom_jvp
+    def identity(values: T, leaves: list[Array]) -> T:
+        return values
+
+    @identity.defjvp
+    def rule(primals: Any, tangents: Any) -> tuple[T, T]:
+        values, leaves = primals
+        one = undifferentiable(jnp.ones(()), leaves, refusal)
+        return values, jax.tree.map(lambda t: t * one.astype(t.dtype), tangents[0])
+
+    return identity(draws, floats(d))
 
 
 def _has_angle(d: dist.Distribution) -> bool:

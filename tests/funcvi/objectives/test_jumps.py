@@ -88,6 +88,42 @@ def test_folded_draws_turn_at_zero() -> None:
         fv.kl(folded(0.5), dist.Gamma(2.0, 1.0), key=KEY, estimator="pathwise")
 
 
+TURNING = {
+    "folded": lambda d: dist.FoldedDistribution(d),
+    "in a mixture": lambda d: dist.MixtureSameFamily(
+        dist.Categorical(jnp.array([0.3, 0.7])), dist.FoldedDistribution(d.expand((2,)))
+    ),
+    "of a mixture": lambda d: dist.FoldedDistribution(
+        dist.MixtureSameFamily(dist.Categorical(jnp.array([0.3, 0.7])), d.expand((2,)))
+    ),
+    "independent": lambda d: dist.FoldedDistribution(d.expand((2,))).to_event(1),
+}
+
+
+@pytest.mark.parametrize("name", TURNING)
+def test_second_derivatives_along_folded_draws_are_refused(name: str) -> None:
+    """Found by the fuzzer: -1.08 for -0.95 of tanh, whose first derivative jumps at zero."""
+
+    def mean(m: Any, number: int = 50_000) -> Any:
+        q = TURNING[name](dist.Normal(m, 1.0))
+        estimator = "enumeration" if "mixture" in name else "pathwise"
+        function = (lambda x: jnp.tanh(x).sum(-1)) if name == "independent" else jnp.tanh
+        how = {"key": KEY, "num_samples": number, "estimator": estimator}
+        return fv.expectation(q, function, **how).sum()
+
+    at, step = 0.5, 0.2
+    expected = (mean(at + step) - mean(at - step)) / (2 * step)
+    assert abs(jax.jit(jax.grad(mean))(at) - expected) < 0.02
+    for second in (jax.hessian, lambda f: jax.jacfwd(jax.grad(f)), lambda f: jax.grad(jax.grad(f))):
+        with pytest.raises(ValueError, match=r"turn back at zero"):
+            jax.jit(second(lambda m: mean(m, 10)))(at)
+    draw = lambda m: fv.sample(TURNING[name](dist.Normal(m, 1.0)), KEY, (3,)).sum()  # noqa: E731
+    if "mixture" not in name:
+        assert jnp.isfinite(jax.grad(draw)(at))
+    with pytest.raises((ValueError, TypeError), match=r"turn back at zero|no right pathwise"):
+        jax.hessian(draw)(at)
+
+
 def test_halves_of_a_folded_density_end_apart() -> None:
     """At one, where the half behind the fold ends: along draws the gradient is -0.131."""
     p = dist.FoldedDistribution(dist.Uniform(-1.0, 2.0))
