@@ -9,6 +9,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from numpyro.distributions.util import validate_sample
 
+from funcvi.densities.censored import CENSORED
 from funcvi.densities.composed import COMPOSED, transformed
 from funcvi.densities.elementary import DENSITIES
 from funcvi.densities.logarithmic import LOGARITHMIC, at_value
@@ -70,6 +71,8 @@ def log_prob(
         return jnp.asarray(d.log_prob(value_of(x), intermediates))
     if method in COMPOSED:
         return COMPOSED[method](d, x, log_prob)
+    if method in CENSORED:
+        return CENSORED[method](d, x, log_prob)
     if method in _ELEMENTARY:
         return _ELEMENTARY[method](d, value_of(x))
     return jnp.asarray(d.log_prob(value_of(x)))
