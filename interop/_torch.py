@@ -41,6 +41,9 @@ all_true = torch._is_all_true
 sample_dirichlet = torch._sample_dirichlet
 """Draws by concentration, without a derivative in torch: ``Dirichlet`` adds it."""
 
+batch_norm_evaluated: OpOverload = torch.ops.aten._native_batch_norm_legit_no_training.default
+"""Of inputs, weight, bias, running mean and variance, momentum and epsilon; it writes into none."""
+
 __all__ = [
     "DATA_DEPENDENT",
     "METADATA",
@@ -51,6 +54,7 @@ __all__ = [
     "OpOverload",
     "aliases",
     "all_true",
+    "batch_norm_evaluated",
     "data_getter",
     "data_setter",
     "decompositions",

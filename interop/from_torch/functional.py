@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from interop._torch import OpOverload, aliases, is_composite, is_mutable
+from interop._torch import OpOverload, aliases, batch_norm_evaluated, is_composite, is_mutable
 from interop.errors import ConversionError
 from interop.from_torch.lowering import IGNORED, operation_name
 from interop.from_torch.sources import source_of
@@ -18,7 +18,6 @@ from interop.from_torch.sources import source_of
 __all__ = ["made_functional", "show_views"]
 
 _BATCH_NORM = torch.ops.aten.batch_norm.default
-_EVALUATED = torch.ops.aten._native_batch_norm_legit_no_training.default
 
 _WRITE_STATISTICS = {
     f"aten.{name}.default"
@@ -132,7 +131,7 @@ def _is_plain(node: Any, rules: Container[str]) -> bool:
     if not isinstance(target, OpOverload):
         return operation_name(target) in rules
     if target is _BATCH_NORM:
-        return len(node.args) > 7 and node.args[5] is False and str(_EVALUATED) in rules
+        return len(node.args) > 7 and node.args[5] is False and str(batch_norm_evaluated) in rules
     if is_mutable(target):
         return (twin := _twin(target)) is not None and str(twin) in rules
     return str(target) not in _WRITE_STATISTICS and (str(target) in rules or str(target) in IGNORED)
@@ -192,6 +191,6 @@ def _replace_batch_norm(graph: Any, node: Any) -> None:
     value = node.meta["val"]
     arguments = (x, weight, bias, mean, variance, momentum, epsilon)
     with graph.inserting_before(node):
-        both = graph.call_function(_EVALUATED, arguments)
+        both = graph.call_function(batch_norm_evaluated, arguments)
     both.meta = {**node.meta, "val": (value, value.new_empty(0), value.new_empty(0))}
     node.target, node.args = operator.getitem, (both, 0)

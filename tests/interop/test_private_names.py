@@ -38,6 +38,13 @@ def test_decompositions_are_of_operations_and_say_the_same() -> None:
         torch.testing.assert_close(table[operation](*args), operation(*args))
 
 
+def test_batch_norm_in_evaluation() -> None:
+    x, mean, var = torch.randn(5, 2), torch.tensor([1.0, 2.0]), torch.tensor([0.5, 3.0])
+    out, *_ = _torch.batch_norm_evaluated(x, None, None, mean, var, 0.1, 1e-5)
+    expected = torch.nn.functional.batch_norm(x, mean, var, training=False)
+    torch.testing.assert_close(out, expected)
+
+
 def test_graph_of_its_own() -> None:
     program = torch.export.export(torch.nn.ReLU(), (torch.ones(2),))
     other = _torch.with_own_graph(program)
