@@ -1,6 +1,6 @@
 """Bayesian logistic regression on scikit-learn's breast-cancer data: a table and a picture.
 
-python examples/breast_cancer.py [--output breast_cancer.png] [--steps 3000]
+python examples/breast_cancer.py [--output breast_cancer.png]
 """
 
 import argparse
@@ -12,7 +12,6 @@ import matplotlib
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-import optax
 from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import train_test_split
 
@@ -42,17 +41,6 @@ def model(x, malignant=None):
     numpyro.deterministic("odds ratio", jnp.exp(weights))
     with numpyro.plate("patients", x.shape[0]):
         numpyro.sample("malignant", dist.Bernoulli(logits=x @ weights + intercept), obs=malignant)
-
-
-def infer(x, malignant, num_steps):
-    target = fv.target(model, x, malignant)
-    guide = fv.mean_field(target)
-    loss = fv.negative_elbo(guide, num_samples=16, estimator="sticking_the_landing")
-    start, train, check = jax.random.split(jax.random.key(0), 3)
-    schedule = optax.cosine_decay_schedule(3e-2, num_steps)
-    fit = fv.fit(loss, guide.init(start), optax.adam(schedule), key=train, num_steps=num_steps)
-    posterior = guide(fit.params)
-    return fit, posterior, fv.diagnose(posterior, key=check)
 
 
 def table(draws):
@@ -97,12 +85,11 @@ def picture(draws, probability, malignant, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", default="breast_cancer.png")
-    parser.add_argument("--steps", type=int, default=3000)
     options = parser.parse_args()
 
     started = time.perf_counter()
     x, malignant, x_test, malignant_test = data()
-    fit, posterior, diagnosis = infer(x, malignant, options.steps)
+    posterior, report = fv.infer(fv.target(model, x, malignant), key=jax.random.key(0))
     draws = jax.tree.map(np.asarray, fv.sample(posterior, jax.random.key(1), (4000,)))
     logits = draws["weights"] @ x_test.T + draws["intercept"][:, None]
     probability = 1 / (1 + np.exp(-logits))
@@ -110,8 +97,7 @@ def main():
 
     print(f"{len(x)} patients to learn from, {len(x_test)} held out\n")
     print(table(draws), "\n")
-    print(f"fit    {fit.status}: {fit.reason}")
-    print(diagnosis)
+    print(report)
     print(f"accuracy on patients held out  {accuracy:.3f}")
     picture(draws, probability, malignant_test, options.output)
     print(f"picture in {options.output}; {time.perf_counter() - started:.1f} s in all")

@@ -106,8 +106,8 @@ def test_both_tails_and_their_gradients_are_scipys(name: str, x64: bool) -> None
                 expected, found = exact(at), jax.jit(ours_of)(at)
                 where = f"{other} at {place}"
                 np.testing.assert_allclose(found, expected, rtol=rtol, atol=rounding, err_msg=where)
-                if name == "Chi2" and place == 150:
-                    continue  # scipy's own digits end
+                if (name, abs(place)) in {("Chi2", 150), ("Cauchy", 1e9)}:
+                    continue  # scipy's own digits end, in its older versions
                 slope = differences(exact, at)
                 np.testing.assert_allclose(
                     jax.grad(ours_of)(at), slope, rtol=2e-4, atol=2e-6, err_msg=where
