@@ -7,6 +7,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax import Array
 from jax.typing import ArrayLike
@@ -195,12 +196,9 @@ class Posterior(Outputs):
         each block of :func:`fv.blocks`; else one distribution of the vectors of ``target.ravel``.
         Rebuilt from the params, so that its batch shape is theirs.
         """
-        try:
-            return self.guide.family(self.guide.latents(self.params))
-        except ValueError:
-            if is_concrete(self.params) and any(map(_has_nan, jax.tree.leaves(self.params))):
-                raise ValueError(_FAILED) from None
-            raise
+        if is_concrete(self.params) and any(map(_has_nan, jax.tree.leaves(self.params))):
+            raise ValueError(_FAILED)
+        return self.guide.family(self.guide.latents(self.params))
 
     def sites(self, raw: Raw) -> Sites:
         """The unconstrained sites of a draw of ``unconstrained``, with any leading axes."""
@@ -317,7 +315,7 @@ _FAILED = (
 
 
 def _has_nan(leaf: Any) -> bool:
-    return bool(jnp.any(jnp.isnan(leaf)))
+    return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) and np.isnan(leaf).any())
 
 
 def start_of(target: Target, latents: Callable[[Key], Params]) -> Callable[[Key], Params]:

@@ -54,7 +54,7 @@ def mixture(
     Raises:
         TypeError: this is no target.
         ValueError: ``num_components`` is not a positive integer, a scale is not positive, or a
-            shape does not fit.
+            shape does not fit; numpyro before 0.22 takes no "diagonal".
 
     Example:
         >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
@@ -80,7 +80,12 @@ def mixture(
         else:
             each = dist.MultivariateNormal(places, scale_tril=jnp.diag(spread))
         weights = dist.Categorical(logits=jnp.zeros(num_components))
-        return dist.MixtureSameFamily(weights, each)
+        try:
+            return dist.MixtureSameFamily(weights, each)
+        except AssertionError as error:  # that the components are Independent
+            raise ValueError(
+                'covariance="diagonal" needs numpyro 0.22 or newer: upgrade it, or take "full".'
+            ) from error
 
     def at(z: Sites, key: Key) -> Unconstrained:
         return run(components, z, scales, key)

@@ -173,7 +173,6 @@ GUIDES = {
     ),
     "blocks of kinds": blocks_of_kinds,
     "mixture": lambda target: fv.mixture(target, num_components=3),
-    "diagonal mixture": lambda target: fv.mixture(target, num_components=2, covariance="diagonal"),
     "flow": lambda target: fv.flow(target, num_layers=2, width=8),
     "autoregressive splines": lambda target: fv.flow(
         target, kind="autoregressive", num_layers=2, num_bins=3, width=8
@@ -190,6 +189,22 @@ GUIDES = {
     "an autoregressive flow": lambda target: fv.guide(target, autoregressive_flow(target.size)),
     "flowjax": lambda target: fv.guide(target, flowjax_flow(target.size)),
 }
+
+
+def takes_independent_components():
+    """numpyro before 0.22 does not."""
+    try:
+        pair = dist.Normal(jnp.zeros((2, 2)), 1.0).to_event(1)
+        dist.MixtureSameFamily(dist.Categorical(logits=jnp.zeros(2)), pair)
+    except AssertionError:
+        return False
+    return True
+
+
+if takes_independent_components():
+    GUIDES["diagonal mixture"] = lambda target: fv.mixture(
+        target, num_components=2, covariance="diagonal"
+    )
 
 # Families that are given as a function of the params of one distribution have no batches.
 FUNCTIONS = ("coupling layers", "an autoregressive flow", "flowjax")

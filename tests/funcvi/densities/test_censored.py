@@ -143,7 +143,9 @@ def test_numpyros_where_it_has_digits() -> None:
     flags = jnp.array([[0, 0], [1, 0], [0, 1], [1, 1], [0, 0]], bool)
     pairs = jnp.array([[0.3, 1.0], [0.3, 1.0], [0.3, 1.0], [0.3, 1.0], [0.7, 0.7]])
     made = dist.IntervalCensoredDistribution(d, flags[:, 0], flags[:, 1])
-    np.testing.assert_allclose(log_prob(made, pairs), made.log_prob(pairs), rtol=1e-5)
+    found = log_prob(made, pairs)
+    np.testing.assert_allclose(found[:4], made.log_prob(pairs)[:4], rtol=1e-5)
+    np.testing.assert_allclose(found[4], d.log_prob(0.7), rtol=1e-5)  # numpyro 0.21 says zero
 
 
 def test_intervals_far_out() -> None:

@@ -55,7 +55,7 @@ def posteriors():
         "mean_field": fv.mean_field(target),
         "full_rank": fv.full_rank(target),
         "low_rank": fv.low_rank(target, rank=2),
-        "mixture": fv.mixture(target, num_components=2, covariance="diagonal"),
+        "mixture": fv.mixture(target, num_components=2),
         "flow": fv.flow(target, kind="autoregressive", num_layers=2, num_bins=3, width=4),
     }
     guides["laplace"] = fv.laplace(target)

@@ -193,13 +193,13 @@ PROGRESS = {
 
 
 @pytest.mark.parametrize("name", PROGRESS)
-def test_progress_is_a_line_for_each_rung(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_a_line_for_each_rung(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     make, lines = PROGRESS[name]
     target = make()
     _, told = fv.infer(target, key=KEY, progress=True)
-    shown = capfd.readouterr()
+    shown = capsys.readouterr()
     assert shown.out == ""
     assert re.fullmatch(lines, shown.err)
     _, silent = fv.infer(target, key=KEY)
-    assert capfd.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", "")
     assert (silent.verdict, silent.k_hat) == (told.verdict, told.k_hat)

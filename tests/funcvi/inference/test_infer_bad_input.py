@@ -175,6 +175,14 @@ OF_TARGETS: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
 }
 
 
+def numpyro_validates() -> bool:
+    try:
+        dist.Normal(0.0, -1.0)
+    except ValueError:
+        return True
+    return False
+
+
 def laplace(target: Any, *, key: Any) -> Any:
     return fv.laplace(target).init(key)
 
@@ -183,6 +191,8 @@ def laplace(target: Any, *, key: Any) -> Any:
 @pytest.mark.parametrize("infer", [fv.infer, fv.batch_and_match, laplace])
 def test_a_bad_target_is_refused_by_name(name: str, infer: Callable[..., Any]) -> None:
     make, kind, words = OF_TARGETS[name]
+    if words.startswith(RANGE) and not numpyro_validates():
+        pytest.skip("numpyro before 0.22 looks at no parameters, if it is not asked to")
     with pytest.raises(kind, match=words) as caught:
         infer(make(), key=KEY)
     assert str(caught.value).count("\n") <= 2
