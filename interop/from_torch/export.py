@@ -23,7 +23,7 @@ from interop.aten.registry import Rules
 from interop.errors import ConversionError, keeps
 from interop.from_torch.aliases import state_of
 from interop.from_torch.forward import forward_runs
-from interop.from_torch.functional import made_functional, show_views
+from interop.from_torch.functional import complete_users, made_functional, show_views
 from interop.from_torch.functions import Call, calls_recorded, in_the_way_of_gradients
 from interop.from_torch.lowering import Exported, Function, State, Types, lower
 from interop.from_torch.no_grad import keep_no_grad
@@ -77,6 +77,7 @@ def record(
     with _exporting(calls):
         try:
             program = torch.export.export(_Root(module, call), inputs, strict=False)
+            complete_users(program)
             program = in_the_way_of_gradients(keep_no_grad(program))
         except ConversionError:
             raise
@@ -143,6 +144,7 @@ def from_exported(
 ) -> Exported:
     """Lower an exported program: what its operations are is torch's word, their rules are ours."""
     with _exporting([]):
+        complete_users(program)
         program = decomposed(keep_no_grad(program), rules)
     return lower(program, types, state)
 

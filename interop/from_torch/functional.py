@@ -15,7 +15,7 @@ from interop.errors import ConversionError
 from interop.from_torch.lowering import IGNORED, operation_name
 from interop.from_torch.sources import source_of
 
-__all__ = ["made_functional", "show_views"]
+__all__ = ["complete_users", "made_functional", "show_views"]
 
 _BATCH_NORM = torch.ops.aten.batch_norm.default
 
@@ -32,6 +32,19 @@ _FRESH = {
     *("aten.matmul.default", "aten.adaptive_avg_pool2d.default", "aten.max_pool2d.default"),
 }
 """Composite operations whose results are new memory: others may return what they are given."""
+
+
+def complete_users(program: Any) -> None:
+    """Tell each node of all that read it.
+
+    Where ``torch.no_grad`` splits a forward, torch forgets who reads the one tensor that a part
+    gives, and then cannot erase those readers.
+    """
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                for read in node.all_input_nodes:
+                    read.users.setdefault(node)
 
 
 def show_views(program: Any) -> None:

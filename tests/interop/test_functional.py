@@ -203,3 +203,25 @@ def test_what_is_not_used_is_left_out() -> None:
     net({}, jnp.ones(3))
     (compiled,) = net._compiled.values()
     assert "relu" not in {s.operation.split(".")[1] for s in compiled._exported.program.steps}
+
+
+def test_readers_that_torch_forgot_are_left_out() -> None:
+    class Checked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.p = nn.Parameter(torch.tensor([1.0, 2.0]))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = x + self.p
+            torch.all(y == y)
+            with torch.enable_grad():
+                noise = x.sin()
+            return y * 2 + noise
+
+    x = torch.tensor([3.0, 4.0])
+    module = Checked()
+    net = interop.to_jax(module)
+    np.testing.assert_allclose(net(net.params, x.numpy()), module(x).detach(), rtol=1e-6)
+    program = torch.export.export(module, (x,), strict=False)
+    net = interop.to_jax(program)
+    np.testing.assert_allclose(net(net.params, x.numpy()), module(x).detach(), rtol=1e-6)
