@@ -7,14 +7,12 @@ term that a second derivative along draws, or of the score, is zero for: of
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 from numpyro.distributions import transforms as nt
 
 from funcvi.sampling.dtypes import floats
-from funcvi.sampling.gradients import undifferentiable
+from funcvi.sampling.gradients import undifferentiable_twice
 from funcvi.sampling.registry import record_of
 
 __all__ = ["bends", "bends_along_draws", "once_differentiable"]
@@ -59,14 +57,4 @@ def once_differentiable(name: str, log_density: Array, at: Any) -> Array:
         f"the log density of {name} bends, so this second derivative would be biased:\n"
         "use first derivatives alone, or a smooth law (SoftLaplace for Laplace)."
     )
-
-    @jax.custom_jvp
-    def identity(values: Array, leaves: list[Array]) -> Array:
-        return values
-
-    @identity.defjvp
-    def rule(primals: Any, tangents: Any) -> tuple[Array, Array]:
-        values, leaves = primals
-        return values, tangents[0] * undifferentiable(jnp.ones_like(values), leaves, refusal)
-
-    return identity(log_density, floats(at))
+    return undifferentiable_twice(log_density, floats(at), refusal)

@@ -45,6 +45,7 @@ __all__ = [
     "score_obstacle",
     "support_of",
     "undifferentiable",
+    "undifferentiable_twice",
     "with_fixed_support",
 ]
 
@@ -132,17 +133,7 @@ def refusing_second_derivatives(draws: T, d: dist.Distribution) -> T:
         "positive by itself."
     )
 
-    @jax.custom_jvp
-    def identity(values: T, leaves: list[Array]) -> T:
-        return values
-
-    @identity.defjvp
-    def rule(primals: Any, tangents: Any) -> tuple[T, T]:
-        values, leaves = primals
-        one = undifferentiable(jnp.ones(()), leaves, refusal)
-        return values, jax.tree.map(lambda t: t * one.astype(t.dtype), tangents[0])
-
-    return identity(draws, floats(d))
+    return undifferentiable_twice(draws, floats(d), refusal)
 
 
 def _has_angle(d: dist.Distribution) -> bool:
@@ -285,6 +276,22 @@ def undifferentiable(values: T, leaves: list[Array], refusal: Exception) -> T:
         return primals[0], jax.tree.map(instantiated, tangents[0])
 
     identity.defjvp(rule, symbolic_zeros=True)
+    return identity(values, leaves)
+
+
+def undifferentiable_twice(values: T, leaves: list[Array], refusal: Exception) -> T:
+    """``values``, raising ``refusal`` at a second derivative with respect to ``leaves``."""
+
+    @jax.custom_jvp
+    def identity(values: T, leaves: list[Array]) -> T:
+        return values
+
+    @identity.defjvp
+    def rule(primals: Any, tangents: Any) -> tuple[T, T]:
+        values, leaves = primals
+        one = undifferentiable(jnp.ones(()), leaves, refusal)
+        return values, jax.tree.map(lambda t: t * one.astype(t.dtype), tangents[0])
+
     return identity(values, leaves)
 
 
