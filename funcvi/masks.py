@@ -38,7 +38,7 @@ def outer_masks(d: dist.Distribution) -> tuple[dist.Distribution, list[Array | b
 def without_masks(q: T) -> T:
     """The same joint with nothing masked, so that its log density is that of its draws."""
 
-    def bare(d: Any) -> Any:
+    def bare(d: dist.Distribution) -> Any:
         return jax.tree.map(lambda x: bare(x.base_dist) if _hides(x) else x, d, is_leaf=_hides)
 
     return bare(q) if masked(q) else q

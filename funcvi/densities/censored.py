@@ -25,7 +25,7 @@ from funcvi.sampling.points import Value, value_of
 __all__ = ["CENSORED", "log_tails"]
 
 #: The logarithms of P(X <= x) and of P(X > x), of the distribution and x.
-LogTails: TypeAlias = Callable[[Any, Array], tuple[Array, Array]]
+LogTails: TypeAlias = Callable[..., tuple[Array, Array]]
 
 
 def log_tails(d: dist.Distribution, x: Array) -> tuple[Array, Array]:
@@ -53,8 +53,8 @@ def log_tails(d: dist.Distribution, x: Array) -> tuple[Array, Array]:
     return jnp.log(share), jnp.log1p(-share)
 
 
-def _transformed(d: Any, x: Array) -> tuple[Array, Array]:
-    sign: Any = 1
+def _transformed(d: dist.TransformedDistribution, x: Array) -> tuple[Array, Array]:
+    sign = jnp.ones(())
     for transform in reversed(d.transforms):
         sign = sign * transform.sign
         x = transform.inv(x)
@@ -65,17 +65,17 @@ def _transformed(d: Any, x: Array) -> tuple[Array, Array]:
 def _symmetric(standard: Callable[[Array], Array]) -> LogTails:
     """``standard`` is the logarithm of P(X <= x) of the law with its centre at zero."""
 
-    def tails(d: Any, x: Array) -> tuple[Array, Array]:
+    def tails(d: dist.Distribution, x: Array) -> tuple[Array, Array]:
         z = (x - d.loc) / d.scale
         return standard(z), standard(-z)
 
     return tails
 
 
-def _decaying(log_above: Callable[[Any, Array], Array], lowest: Callable[[Any], Any]) -> LogTails:
+def _decaying(log_above: Callable[..., Array], lowest: Callable[..., Array | float]) -> LogTails:
     """Of a law on a half line, of whose P(X > x) the logarithm is known; all is above its edge."""
 
-    def tails(d: Any, x: Array) -> tuple[Array, Array]:
+    def tails(d: dist.Distribution, x: Array) -> tuple[Array, Array]:
         inside = x > lowest(d)
         # Where nothing is below, the slope of what is not taken must be finite.
         above = log_above(d, jnp.where(inside, x, lowest(d) + jnp.ones_like(x)))
@@ -88,7 +88,7 @@ def _decaying(log_above: Callable[[Any, Array], Array], lowest: Callable[[Any], 
 def _half(log_below: Callable[[Array], Array], log_above: Callable[[Array], Array]) -> LogTails:
     """Of a law folded at zero, both in standard form."""
 
-    def tails(d: Any, x: Array) -> tuple[Array, Array]:
+    def tails(d: dist.Distribution, x: Array) -> tuple[Array, Array]:
         inside = x > 0
         z = jnp.where(inside, x, 1.0) / d.scale
         return jnp.where(inside, log_below(z), -jnp.inf), jnp.where(inside, log_above(z), 0.0)
@@ -110,7 +110,7 @@ def _soft_laplace(z: Array) -> Array:
     return jnp.log(jnp.arctan(jnp.exp(near)) * (2 / math.pi)) + (z - near)
 
 
-def _student(d: Any, x: Array) -> tuple[Array, Array]:
+def _student(d: dist.StudentT, x: Array) -> tuple[Array, Array]:
     z = (x - d.loc) / d.scale
     share = d.df / (d.df + jnp.square(z))
     outer = jnp.log(betainc(d.df / 2, 0.5, share) / 2)
@@ -118,12 +118,12 @@ def _student(d: Any, x: Array) -> tuple[Array, Array]:
     return jnp.where(z < 0, outer, inner), jnp.where(z < 0, inner, outer)
 
 
-def _gumbel(d: Any, x: Array) -> tuple[Array, Array]:
+def _gumbel(d: dist.Gumbel, x: Array) -> tuple[Array, Array]:
     hazard = jnp.exp(-(x - d.loc) / d.scale)
     return -hazard, jax.nn.log1mexp(hazard)
 
 
-def _gamma(d: Any, x: Array) -> tuple[Array, Array]:
+def _gamma(d: dist.Gamma, x: Array) -> tuple[Array, Array]:
     """By the density between bounds: at a bound it is that of the whole over what is inside."""
     inside = x > 0
     x = jnp.where(inside, x, 1.0)
@@ -133,20 +133,20 @@ def _gamma(d: Any, x: Array) -> tuple[Array, Array]:
     return jnp.where(inside, below, -jnp.inf), jnp.where(inside, above, 0.0)
 
 
-def _gamma_between(d: Any, x: Array, low: Any, high: Any) -> Array:
+def _gamma_between(d: dist.Gamma, x: Array, low: Any, high: Any) -> Array:
     base = dist.Gamma(d.concentration, d.rate, validate_args=False)
     shape = jnp.broadcast_shapes(base.batch_shape, x.shape)
     between: Any = SimpleNamespace(base_dist=base, low=low, high=high)
     return log_prob_truncated_gamma(between, jnp.broadcast_to(x, shape))
 
 
-def _inverse_gamma(d: Any, x: Array) -> tuple[Array, Array]:
+def _inverse_gamma(d: dist.InverseGamma, x: Array) -> tuple[Array, Array]:
     inside = x > 0
     above, below = _gamma(d, 1 / jnp.where(inside, x, 1.0))
     return jnp.where(inside, below, -jnp.inf), jnp.where(inside, above, 0.0)
 
 
-def _uniform(d: Any, x: Array) -> tuple[Array, Array]:
+def _uniform(d: dist.Uniform, x: Array) -> tuple[Array, Array]:
     width = d.high - d.low
     share = jnp.clip((x - d.low) / width, 0.0, 1.0), jnp.clip((d.high - x) / width, 0.0, 1.0)
     return jnp.log(share[0]), jnp.log(share[1])
@@ -180,26 +180,26 @@ _TAILS: dict[type, LogTails] = {
 
 # ---- what is censored ----------------------------------------------------------------------------
 
-Density: TypeAlias = Callable[[Any, Value], Array]
+Density: TypeAlias = Callable[[dist.Distribution, Value], Array]
 
 
-def _of_value(d: Any, x: Array, log_prob: Density) -> Array:
+def _of_value(d: dist.Distribution, x: Array, log_prob: Density) -> Array:
     """The density where nothing is censored; elsewhere at a point where its slope is finite."""
     usual = d.base_dist.support.feasible_like(x)
     return log_prob(d.base_dist, jnp.where(d.censored, usual, x))
 
 
-def _right(d: Any, x: Value, log_prob: Density) -> Array:
+def _right(d: dist.Distribution, x: Value, log_prob: Density) -> Array:
     above = log_tails(d.base_dist, value_of(x))[1]
     return jnp.where(d.censored, above, _of_value(d, value_of(x), log_prob))
 
 
-def _left(d: Any, x: Value, log_prob: Density) -> Array:
+def _left(d: dist.Distribution, x: Value, log_prob: Density) -> Array:
     below = log_tails(d.base_dist, value_of(x))[0]
     return jnp.where(d.censored, below, _of_value(d, value_of(x), log_prob))
 
 
-def _interval(d: Any, x: Value, log_prob: Density) -> Array:
+def _interval(d: dist.Distribution, x: Value, log_prob: Density) -> Array:
     """Below the second value, above the first, between both, or not between them (both flags)."""
     low, high = value_of(x)[..., 0], value_of(x)[..., 1]
     usual = d.base_dist.support.feasible_like(low)

@@ -22,8 +22,8 @@ from funcvi.sampling.points import Value, changed, value_of
 
 __all__ = ["COMPOSED", "Composed", "transformed"]
 
-Density: TypeAlias = Callable[[Any, Value], Array]
-Composed: TypeAlias = Callable[[Any, Value, Density], Array]
+Density: TypeAlias = Callable[[dist.Distribution, Value], Array]
+Composed: TypeAlias = Callable[[dist.Distribution, Value, Density], Array]
 
 
 def _independent(d: dist.Independent, x: Value, log_prob: Density) -> Array:
@@ -114,7 +114,7 @@ def _feasible(d: dist.Distribution, x: Value, kept: Any) -> Value:
     return changed(x, lambda x: jnp.where(wide, x, instead))
 
 
-def _mixture(d: Any, x: Value, log_prob: Density) -> Array:
+def _mixture(d: dist.Distribution, x: Value, log_prob: Density) -> Array:
     """Each component counts on its own support alone."""
     if type(d).component_log_probs not in _COMPONENTS:
         return jnp.asarray(d.log_prob(value_of(x)))
@@ -128,14 +128,14 @@ def _mixture(d: Any, x: Value, log_prob: Density) -> Array:
     return logsumexp(jnp.where(jnp.isneginf(terms), -jnp.inf, terms), axis=-1)
 
 
-def _log_gates(d: Any) -> tuple[Array, Array]:
+def _log_gates(d: dist.Distribution) -> tuple[Array, Array]:
     """Log of the gate, and of one less it."""
     if hasattr(d, "gate_logits"):
         return jax.nn.log_sigmoid(d.gate_logits), jax.nn.log_sigmoid(-d.gate_logits)
     return jnp.log(d.gate), jnp.log1p(-d.gate)
 
 
-def _zero_inflated(d: Any, x: Value, log_prob: Density) -> Array:
+def _zero_inflated(d: dist.Distribution, x: Value, log_prob: Density) -> Array:
     log_gate, log_rest = _log_gates(d)
     through = log_rest + log_prob(d.base_dist, x)
     if hasattr(d, "gate_logits"):
@@ -145,7 +145,7 @@ def _zero_inflated(d: Any, x: Value, log_prob: Density) -> Array:
     return jnp.where(value_of(x) == 0, zero, through)
 
 
-def _hurdle(d: Any, x: Value, log_prob: Density) -> Array:
+def _hurdle(d: dist.Distribution, x: Value, log_prob: Density) -> Array:
     log_gate, log_rest = _log_gates(d)
     is_zero = value_of(x) == 0
     positive = changed(x, lambda x: jnp.where(is_zero, jnp.ones_like(x), x))

@@ -26,7 +26,7 @@ from funcvi.sampling.polynomials import horner
 __all__ = ["DENSITIES"]
 
 
-def _wide(d: Any, *values: Any) -> list[Array]:
+def _wide(d: dist.Distribution, *values: Any) -> list[Array]:
     """As floats of one dtype, float32 at least."""
     floating = [v for v in values if jnp.issubdtype(jnp.result_type(v), jnp.floating)]
     dtype = jnp.promote_types(jnp.result_type(own_dtype(d), *floating), jnp.float32)
@@ -214,7 +214,7 @@ def _dirichlet_multinomial(d: dist.DirichletMultinomial, x: Array) -> Array:
     return _multinomial(k, n, probs, logs) + ratio
 
 
-DENSITIES: dict[object, Callable[[Any, Array], Array]] = {
+DENSITIES: dict[object, Callable[[dist.Distribution, Array], Array]] = {
     dist.StudentT.log_prob: _student_t,
     dist.MultivariateStudentT.log_prob: _multivariate_student_t,
     dist.LKJCholesky.log_prob: _lkj_cholesky,

@@ -22,7 +22,7 @@ from funcvi.sampling.points import Point, Value, value_of
 __all__ = ["log_prob", "log_prob_within"]
 
 #: By the ``log_prob`` of a class of numpyro; what is in neither table is numpyro's own.
-_ELEMENTARY: dict[object, Callable[[Any, Array], Array]] = {
+_ELEMENTARY: dict[object, Callable[[dist.Distribution, Array], Array]] = {
     **dict.fromkeys(
         (
             dist.LeftTruncatedDistribution.log_prob,

@@ -1,7 +1,6 @@
 """Log densities that read the logarithms of a value, where an edge of the support is singular."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +62,7 @@ def _lkj_cholesky(d: dist.LKJCholesky, point: Point) -> Array:
     return log_lkj_density(d, jnp.diagonal(logs, axis1=-2, axis2=-1))
 
 
-def at_value(d: Any, x: Array) -> Array:
+def at_value(d: dist.Distribution, x: Array) -> Array:
     """The density of a plain value, whose logarithms are taken here; at an edge it is numpyro's."""
     x = x.astype(jnp.promote_types(jnp.result_type(x, own_dtype(d)), jnp.float32))
     density = LOGARITHMIC[type(d).log_prob]
@@ -76,7 +75,7 @@ def at_value(d: Any, x: Array) -> Array:
 
 
 #: By the ``log_prob`` of a class; the others need the value alone.
-LOGARITHMIC: dict[object, Callable[[Any, Point], Array]] = {
+LOGARITHMIC: dict[object, Callable[[dist.Distribution, Point], Array]] = {
     dist.Gamma.log_prob: _gamma,
     dist.Chi2.log_prob: _gamma,
     dist.Weibull.log_prob: _weibull,

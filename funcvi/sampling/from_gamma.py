@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -126,7 +125,7 @@ def _lkj_cholesky(d: dist.LKJCholesky, key: Key, shape: Shape) -> Point:
     return Point(x, CorrelationFactor.log_diagonal(CorrelationFactor.log_rest(log_odds / 2)))
 
 
-def _counts(latent: Draw, given: Callable[[Any, Array], dist.Distribution]) -> Record:
+def _counts(latent: Draw, given: Callable[[dist.Distribution, Array], dist.Distribution]) -> Record:
     """Of a discrete distribution whose parameter is itself drawn."""
 
     def draw(d: dist.Distribution, key: Key, shape: Shape) -> Array:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
@@ -28,7 +27,7 @@ TwoTails = tuple[Array, Array]
 # ---- draws ---------------------------------------------------------------------------------------
 
 
-def _of(base: Callable[..., Array], formula: Callable[[Any, Array], Value]) -> Draw:
+def _of(base: Callable[..., Array], formula: Callable[[dist.Distribution, Array], Value]) -> Draw:
     def draw(d: dist.Distribution, key: Key, shape: Shape) -> Value:
         return formula(d, base(key, shape, noise_dtype(d)))
 
@@ -79,7 +78,7 @@ def _two_exponentials(d: dist.AsymmetricLaplace, key: Key, shape: Shape) -> Arra
     return d.loc - d.left_scale * left + d.right_scale * right
 
 
-def _located(d: Any, z: Array) -> Array:
+def _located(d: dist.Distribution, z: Array) -> Array:
     return d.loc + d.scale * z
 
 

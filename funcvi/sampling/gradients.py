@@ -164,7 +164,7 @@ def edge_obstacle(d: dist.Distribution) -> str | None:
     return next(filter(None, map(edge_obstacle, record_of(d).parts(d))), None)
 
 
-def _jumps_inside(d: Any) -> bool:
+def _jumps_inside(d: dist.Distribution) -> bool:
     """Whether the components of a mixture may end in different places."""
     if isinstance(d, dist.MixtureSameFamily):
         axis = -1 - d.event_dim  # of the components
@@ -295,7 +295,7 @@ def undifferentiable_twice(values: T, leaves: list[Array], refusal: Exception) -
     return identity(values, leaves)
 
 
-def _moving_support(d: Any) -> str:
+def _moving_support(d: dist.Distribution) -> str:
     instead = "choose another family"
     if pathwise_obstacle(d) is None and edge_obstacle(d) is None:
         instead = 'use estimator="pathwise"'

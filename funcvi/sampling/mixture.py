@@ -52,7 +52,7 @@ _LARGEST_EXPONENT = 60.0  # exp of it and its square are float32
 # ---- which mixtures -----------------------------------------------------------------------------
 
 
-def mixture_obstacle(d: Any) -> str | None:
+def mixture_obstacle(d: Mixture) -> str | None:
     """Why draws of a mixture cannot move with its weights; None if they can.
 
     Example:
@@ -73,13 +73,13 @@ def mixture_obstacle(d: Any) -> str | None:
     return None
 
 
-def _components(d: Any) -> list[Any]:
+def _components(d: Mixture) -> list[dist.Distribution]:
     if isinstance(d, dist.MixtureSameFamily):
         return [d.component_distribution]
     return list(d.component_distributions)
 
 
-def _support(d: Any) -> Kind | None:
+def _support(d: Mixture) -> Kind | None:
     """The support of a mixture, without a gap that a draw would have to jump over."""
     kinds = {_kind(c) for c in _components(d)}
     if None in kinds or (len(kinds) > 1 and d.event_dim):
@@ -88,12 +88,12 @@ def _support(d: Any) -> Kind | None:
     return next(kind for kind in _WIDEST_FIRST if kind in kinds)
 
 
-def _kind(d: Any) -> Kind | None:
+def _kind(d: dist.Distribution) -> Kind | None:
     """The support of each coordinate of a component, None where its law is not known."""
     return "real" if is_normal_vector(d) else _elementwise_kind(d)
 
 
-def _elementwise_kind(d: Any) -> Kind | None:
+def _elementwise_kind(d: dist.Distribution) -> Kind | None:
     if isinstance(d, _SAME):
         return _elementwise_kind(d.base_dist)
     if (univariate := elementary_record(d).univariate) is not None:
@@ -109,7 +109,7 @@ def _elementwise_kind(d: Any) -> Kind | None:
 # ---- one coordinate of one component ------------------------------------------------------------
 
 
-def _reparameterised(d: Any, fixed: Any, x: Array) -> Array:
+def _reparameterised(d: dist.Distribution, fixed: dist.Distribution, x: Array) -> Array:
     """x, moving with the parameters of d as a draw at the quantile does that x has in ``fixed``.
 
     Both have the same values. Another argument, and not ``stop_gradient``, so that the derivative
@@ -128,7 +128,7 @@ def _reparameterised(d: Any, fixed: Any, x: Array) -> Array:
     return value
 
 
-def _log_density(d: Any, x: Array) -> Array:
+def _log_density(d: dist.Distribution, x: Array) -> Array:
     if isinstance(d, _SAME):
         return _log_density(d.base_dist, x)
     if isinstance(d, dist.TransformedDistribution):
@@ -140,7 +140,7 @@ def _log_density(d: Any, x: Array) -> Array:
     return jnp.asarray(d.log_prob(x))
 
 
-def _tails(d: Any, x: Array) -> tuple[Array, Array]:
+def _tails(d: dist.Distribution, x: Array) -> tuple[Array, Array]:
     """F and 1 - F."""
     if isinstance(d, _SAME):
         return _tails(d.base_dist, x)
@@ -161,7 +161,7 @@ def _tails(d: Any, x: Array) -> tuple[Array, Array]:
 # ---- all coordinates of all components ----------------------------------------------------------
 
 
-def _over_components(function: Callable[..., Any], x: Array, *mixtures: Any) -> list[Array]:
+def _over_components(function: Callable[..., Any], x: Array, *mixtures: Mixture) -> list[Array]:
     """``function(*components, x)``, each result as (*shape, components, coordinates).
 
     Several mixtures are one with other parameters: each gives its component.
@@ -184,14 +184,14 @@ def _over_components(function: Callable[..., Any], x: Array, *mixtures: Any) -> 
     return [jnp.broadcast_to(r, full).reshape(flat) for r in results]
 
 
-def _apart(c: Any, x: Array) -> tuple[Array, Array, Array]:
+def _apart(c: dist.Distribution, x: Array) -> tuple[Array, Array, Array]:
     """x within the support of c, and whether it was below, above."""
     kind = _kind(c)
     below, above = (x <= 0) & (kind != "real"), (x >= 1) & (kind == "unit")
     return jnp.where(below | above, 0.5, x), below, above
 
 
-def _moving(c: Any, fixed: Any, x: Array) -> tuple[Array, Array]:
+def _moving(c: dist.Distribution, fixed: dist.Distribution, x: Array) -> tuple[Array, Array]:
     """x as component c alone would move it, and its log density there, coordinate by coordinate."""
     if is_normal_vector(c):
         loc, factor = loc_and_factor(c)
@@ -205,7 +205,7 @@ def _moving(c: Any, fixed: Any, x: Array) -> tuple[Array, Array]:
     return moved, jnp.where(below | above, -jnp.inf, log_p)
 
 
-def _both_tails(c: Any, x: Array) -> tuple[Array, Array]:
+def _both_tails(c: dist.Distribution, x: Array) -> tuple[Array, Array]:
     """F and 1 - F, coordinate by coordinate."""
     if is_normal_vector(c):
         z = whitened(*loc_and_factor(c), x)
@@ -216,7 +216,7 @@ def _both_tails(c: Any, x: Array) -> tuple[Array, Array]:
     return lower, jnp.where(below, 1.0, jnp.where(above, 0.0, upper))
 
 
-def _slope(c: Any, x: Array) -> tuple[Array]:
+def _slope(c: dist.Distribution, x: Array) -> tuple[Array]:
     """The derivative of the log density, coordinate by coordinate."""
     if is_normal_vector(c):
         loc, factor = loc_and_factor(c)
@@ -226,7 +226,7 @@ def _slope(c: Any, x: Array) -> tuple[Array]:
     return (jax.jvp(lambda x: _log_density(c, x), (moved,), (jnp.ones_like(moved),))[1],)
 
 
-def _coupling(d: Any) -> Array | None:
+def _coupling(d: Mixture) -> Array | None:
     """How each coordinate follows those before it, (*batch, components, later, earlier)."""
     components = _components(d)
     if not any(is_normal_vector(c) for c in components):
@@ -246,7 +246,7 @@ def _coupling(d: Any) -> Array | None:
     return jnp.stack([jnp.broadcast_to(m, (*d.batch_shape, size, size)) for m in each], axis=-3)
 
 
-def _weights(d: Any) -> Array:
+def _weights(d: Mixture) -> Array:
     mixing = d.mixing_distribution
     if isinstance(mixing, dist.CategoricalLogits):
         return jax.nn.softmax(mixing.logits, axis=-1)
@@ -256,7 +256,7 @@ def _weights(d: Any) -> Array:
 # ---- the draw -----------------------------------------------------------------------------------
 
 
-def at_fixed_quantile(d: Any, x: Array) -> Array:
+def at_fixed_quantile(d: Mixture, x: Array) -> Array:
     """x, with the derivative that a draw from the mixture d has at its quantile.
 
     Args:
@@ -278,7 +278,7 @@ def at_fixed_quantile(d: Any, x: Array) -> Array:
     return implicit(*_velocity_of(d), x)
 
 
-def _velocity_of(d: Any) -> tuple[Callable[..., Array], list[Array]]:
+def _velocity_of(d: Mixture) -> tuple[Callable[..., Array], list[Array]]:
     leaves, tree = jax.tree.flatten(d)
     return partial(_velocity, tree), [jnp.asarray(leaf) for leaf in leaves]
 
@@ -341,7 +341,7 @@ def _velocity(tree: PyTreeDef, x: Array, leaves: list[Array], tangents: list[Arr
     return jnp.moveaxis(v, 0, -1).reshape(shape)
 
 
-def _mixture(d: Any, key: Key, shape: Shape, draw: Draw) -> Value:
+def _mixture(d: Mixture, key: Key, shape: Shape, draw: Draw) -> Value:
     """A draw from every component, of which one is taken."""
     fixed = lax.stop_gradient(d)
     choice_key, key = jax.random.split(key)

@@ -1,7 +1,6 @@
 """Distributions that numpyro's own ``sample`` draws: what is known of their gradients."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +33,7 @@ def own_draw(d: dist.Distribution, key: Key, shape: Shape) -> Array:
         ) from None
 
 
-def _hurdle(d: Any, key: Key, shape: Shape, draw: Draw) -> Array:
+def _hurdle(d: dist.Distribution, key: Key, shape: Shape, draw: Draw) -> Array:
     """Behind the gate our draws, of which none is zero, as those of numpyro's Gamma may be."""
     if d.base_dist.is_discrete:
         return own_draw(d, key, shape)

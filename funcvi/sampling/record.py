@@ -6,7 +6,7 @@ are in registry.py.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpyro.distributions as dist
 from jax import Array
@@ -22,7 +22,7 @@ Shape: TypeAlias = tuple[int, ...]
 #: ``(d, key, shape) -> draws``: shape is that of all draws without the event axes, and
 #: ``d.batch_shape`` broadcasts to it. The class of d is the one that the record belongs to. Draws
 #: of a law whose density is singular at an edge come as a ``Point``, with their logarithms.
-Draw: TypeAlias = Callable[[Any, Key, Shape], Value]
+Draw: TypeAlias = Callable[[dist.Distribution, Key, Shape], Value]
 
 #: A support: the real line, the half line above zero, or the unit interval.
 Kind: TypeAlias = Literal["real", "positive", "unit"]
@@ -44,10 +44,10 @@ class Univariate(NamedTuple):
     """
 
     kind: Kind
-    latent: Callable[[Any, Array], Array]
-    value: Callable[[Any, Array], Array]
-    tails: Callable[[Any, Array], tuple[Array, Array]]
-    anchor: Callable[[Any, Array], Array] = lambda d, z: z
+    latent: Callable[[dist.Distribution, Array], Array]
+    value: Callable[[dist.Distribution, Array], Array]
+    tails: Callable[[dist.Distribution, Array], tuple[Array, Array]]
+    anchor: Callable[[dist.Distribution, Array], Array] = lambda d, z: z
 
 
 def _no_obstacle(d: dist.Distribution) -> str | None:
@@ -75,10 +75,10 @@ class Record:
     """
 
     draw: Draw | None = None
-    compose: Callable[[Any, Key, Shape, Draw], Value] | None = None
-    pathwise: Callable[[Any], str | None] = _no_obstacle
-    score: Callable[[Any], str | None] = _no_obstacle
-    parts: Callable[[Any], Sequence[dist.Distribution]] = _no_parts
+    compose: Callable[[dist.Distribution, Key, Shape, Draw], Value] | None = None
+    pathwise: Callable[[dist.Distribution], str | None] = _no_obstacle
+    score: Callable[[dist.Distribution], str | None] = _no_obstacle
+    parts: Callable[[dist.Distribution], Sequence[dist.Distribution]] = _no_parts
     univariate: Univariate | None = None
     tails: Tails | None = None
 

@@ -5,8 +5,6 @@ continuous distribution near the discrete one, the second from the discrete one 
 first one's gradient.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,7 +24,11 @@ __all__ = ["relaxed_one_hot", "straight_through_one_hot"]
 
 
 def relaxed_one_hot(
-    d: Any, key: Key, sample_shape: tuple[int, ...] = (), *, temperature: float | Array
+    d: dist.Distribution,
+    key: Key,
+    sample_shape: tuple[int, ...] = (),
+    *,
+    temperature: float | Array,
 ) -> Array:
     """Points of the simplex near its corners, one corner for each value of ``d``.
 
@@ -59,7 +61,11 @@ def relaxed_one_hot(
 
 
 def straight_through_one_hot(
-    d: Any, key: Key, sample_shape: tuple[int, ...] = (), *, temperature: float | Array
+    d: dist.Distribution,
+    key: Key,
+    sample_shape: tuple[int, ...] = (),
+    *,
+    temperature: float | Array,
 ) -> Array:
     """Exact one-hot draws of ``d``, with the gradient of ``relaxed_one_hot`` for the same noise.
 
@@ -92,7 +98,7 @@ def _as_relaxed(hard: Array, relaxed: Array, drelaxed: Array) -> Array:
 
 
 def _scores(
-    d: Any, key: Key, sample_shape: tuple[int, ...], temperature: float | Array
+    d: dist.Distribution, key: Key, sample_shape: tuple[int, ...], temperature: float | Array
 ) -> tuple[Array, Array]:
     """Log probabilities plus Gumbel noise, (*sample_shape, *batch, *event, values)."""
     check_key(key)
@@ -110,7 +116,7 @@ def _scores(
     return log_probs - jnp.log(e), temperature
 
 
-def _log_probs(d: Any) -> Array:
+def _log_probs(d: dist.Distribution) -> Array:
     """(*batch, *event, values)."""
     inner = unwrapped(d, dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
     name = type(inner).__name__

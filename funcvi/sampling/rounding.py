@@ -4,12 +4,11 @@ In bfloat16 one uniform number of 512 rounds to one, in float32 one of sixteen b
 1e6 + 1 to an end.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array, lax
+from jax.typing import DTypeLike
 from numpyro.distributions import constraints
 
 from funcvi.sampling.dtypes import floats, own_dtype
@@ -23,7 +22,7 @@ __all__ = ["inside_support", "is_half", "rounded", "widened"]
 _KEPT = ((-jnp.inf, jnp.inf), (0, jnp.inf), (0, 1))
 
 
-def is_half(dtype: Any) -> bool:
+def is_half(dtype: DTypeLike) -> bool:
     """Whether it is bfloat16 or float16: those are computed in float32 and rounded once."""
     return bool(jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32)
 
@@ -80,7 +79,7 @@ def _kept(d: dist.Distribution, ends: Ends) -> bool:
     return on_circle or any(ends.are(*kept) for kept in _KEPT)
 
 
-def rounded(x: Array, dtype: Any, ends: Ends) -> Array:
+def rounded(x: Array, dtype: DTypeLike, ends: Ends) -> Array:
     """``x`` in ``dtype``, each at the nearest number strictly between the ends; its derivative.
 
     NaN where there is no such number.
@@ -98,7 +97,7 @@ def _as_drawn(y: Array, x: Array, dx: Array) -> Array:
     return dx
 
 
-def _next_above(bound: Array, dtype: Any) -> Array:
+def _next_above(bound: Array, dtype: DTypeLike) -> Array:
     """The next number of ``dtype`` above, at least the smallest normal one away but in float16."""
     bound, info = lax.stop_gradient(bound), jnp.finfo(dtype)
     if bound.dtype == dtype:

@@ -86,7 +86,7 @@ def _between(support: Any) -> Ends | None:
     return Ends(-np.inf if low is None else low, np.inf if high is None else high)
 
 
-def _of_mixture(d: Any) -> Ends | None:
+def _of_mixture(d: dist.Distribution) -> Ends | None:
     """Those of the components, if all have the same: which one a value is of is not known."""
     same = isinstance(d, dist.MixtureSameFamily)
     parts = [d.component_distribution] if same else d.component_distributions

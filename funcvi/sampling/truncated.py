@@ -13,7 +13,6 @@ gives the implicit derivative (Figurnov et al. 2018, arXiv:1805.08498)
 """
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -128,7 +127,7 @@ def exponential_quantile(decay: Array, p: Array, q: Array) -> Array:
     return jnp.where(decay >= 0, s, 1 - s)
 
 
-def _truncated(d: Any, key: Key, shape: Shape) -> Array:
+def _truncated(d: dist.Distribution, key: Key, shape: Shape) -> Array:
     """Location and scale around ``between``; a missing bound is an infinite one."""
     dtype, base = noise_dtype(d), d.base_dist
     tails = elementary_record(base).tails
@@ -182,7 +181,7 @@ def _tilted_velocity(
     return from_slope * dtheta[0] + from_end * dtheta[1]
 
 
-def _doubly_truncated_power(d: Any, key: Key, shape: Shape) -> Array:
+def _doubly_truncated_power(d: dist.Distribution, key: Key, shape: Shape) -> Array:
     """An exponential density of log x; by itself below ``high`` where ``low`` is zero."""
     dtype = noise_dtype(d)
     u, rest = noise.fractions(key, shape, dtype)
@@ -199,7 +198,7 @@ def _doubly_truncated_power(d: Any, key: Key, shape: Shape) -> Array:
     return x + jax.lax.stop_gradient(inside - x)
 
 
-def _lower_truncated_power(d: Any, key: Key, shape: Shape) -> Array:
+def _lower_truncated_power(d: dist.Distribution, key: Key, shape: Shape) -> Array:
     e = noise.exponential(key, shape, noise_dtype(d))
     return d.low * jnp.exp(e / jnp.where(d.alpha < -1, -1 - d.alpha, jnp.nan))
 

@@ -1,7 +1,5 @@
 """Distributions around others: the draw is the inner one's, in another shape or transformed."""
 
-from typing import Any
-
 import numpyro.distributions as dist
 from jax import Array
 from numpyro.distributions import transforms as nt
@@ -15,12 +13,12 @@ from funcvi.sampling.record import Draw, Kind, Record, Shape
 __all__ = ["RECORDS", "base_of", "elementwise", "kind_after", "values_before"]
 
 
-def base_of(d: Any) -> list[dist.Distribution]:
+def base_of(d: dist.Distribution) -> list[dist.Distribution]:
     """The parts of a distribution that has one, its ``base_dist``."""
     return [d.base_dist]
 
 
-def _same(d: Any, key: Key, shape: Shape, draw: Draw) -> Value:
+def _same(d: dist.Distribution, key: Key, shape: Shape, draw: Draw) -> Value:
     return draw(d.base_dist, key, shape)
 
 
