@@ -13,8 +13,18 @@ __all__ = ["bounded_exp", "floats", "inside", "noise_dtype", "own_dtype"]
 
 def own_dtype(d: dist.Distribution) -> jnp.dtype:
     """The widest float among the parameters; without one, JAX's default."""
+    parts = jax.tree.leaves(d, is_leaf=lambda x: isinstance(x, _OF_CONSTANTS))
+    given = floats([_arguments(x) if isinstance(x, _OF_CONSTANTS) else x for x in parts])
     # The arrays and not their dtypes: without x64, numpy's float64 becomes float32 unasked.
-    return jnp.result_type(*floats(d)) if floats(d) else jnp.result_type(float)
+    return jnp.result_type(*given) if given else jnp.result_type(float)
+
+
+# Of numpyro's own constants, a location of zero, they make arrays of numpy's float64.
+_OF_CONSTANTS = (dist.Chi2, dist.HalfCauchy, dist.HalfNormal, dist.StudentT)
+
+
+def _arguments(d: dist.Distribution) -> list[Any]:
+    return [getattr(d, name) for name in type(d).arg_constraints]
 
 
 def floats(tree: Any) -> list[Array]:

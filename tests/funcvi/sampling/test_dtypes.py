@@ -242,3 +242,26 @@ def test_a_delta_is_drawn_in_the_dtype_of_its_value(dtype, wrap):
     d = wrap(dist.Delta(jnp.ones(3, dtype)))  # numpyro's log_density of it is float32
     assert fv.sample(d, KEY, (2,)).dtype == dtype
     assert jax.vmap(lambda key: fv.sample(d, key))(jax.random.split(KEY, 2)).dtype == dtype
+
+
+#: Of arguments of one dtype and shape alone.
+OF_ARGUMENTS = [
+    *("Cauchy", "Chi2", "Exponential", "Gamma", "Gumbel", "HalfCauchy", "HalfNormal"),
+    *("InverseGamma", "Laplace", "LogNormal", "Logistic", "Normal", "SoftLaplace", "StudentT"),
+    *("Uniform", "Weibull"),
+]
+
+
+@pytest.mark.few(6)
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda t: t.__name__)
+@pytest.mark.parametrize("name", OF_ARGUMENTS)
+def test_constants_of_numpyros_own_widen_nothing(name: str, dtype: Any) -> None:
+    """In a batch, numpyro writes its zeros as numpy's float64."""
+    kind = getattr(dist, name)
+    for is_wide in {dtype == jnp.float64, True}:
+        with jax.enable_x64(is_wide):
+            number = {"df": 3.0, "low": 0.0, "high": 2.0}
+            d = kind(**{a: jnp.full(2, number.get(a, 1.0), dtype) for a in kind.arg_constraints})
+            for one in (d, d.to_event(1)):
+                assert fv.sample(one, KEY, (3,)).dtype == dtype
+                assert jax.jit(fv.sample)(one, KEY).dtype == dtype
