@@ -84,9 +84,10 @@ def _normal_vector(q: dist.MultivariateNormal, p: dist.MultivariateNormal) -> Ar
     size = q.event_shape[-1]
     batch = jnp.broadcast_shapes(q.batch_shape, p.batch_shape)
     factors = [jnp.broadcast_to(d.scale_tril, (*batch, size, size)) for d in (q, p)]
-    between = solve_triangular(factors[1], factors[0], lower=True)
     gap = jnp.broadcast_to(p.loc - q.loc, (*batch, size))[..., None]
-    apart = solve_triangular(factors[1], gap, lower=True)[..., 0]
+    # At once: jaxlib 0.10 may hang in two that run beside one another (docs/promises.md).
+    both = solve_triangular(factors[1], jnp.concatenate([factors[0], gap], -1), lower=True)
+    between, apart = both[..., :size], both[..., size]
     diagonal = jnp.diagonal(between, axis1=-2, axis2=-1)
     off = jnp.tril(between, -1)
     own = _excess(2 * jnp.log(diagonal))

@@ -85,8 +85,11 @@ def test_lkj(a: float, b: float, size: int) -> None:
 
 @pytest.mark.slow
 def test_batches_and_derivatives() -> None:
-    """The draws agree where they lose nothing, in value and in both derivatives."""
-    key, eye = jax.random.key(0), jnp.eye(2)
+    """The draws agree where they lose nothing, in value and in both derivatives.
+
+    A thousand at a time: of larger batches, jaxlib 0.10 hangs on two cores (docs/promises.md).
+    """
+    keys, eye = jax.random.split(jax.random.key(0), 100), jnp.eye(2)
 
     def pair(x: Any) -> Any:
         q = dist.WishartCholesky(x, scale_tril=jnp.stack([eye, x / 5 * eye]))
@@ -94,15 +97,14 @@ def test_batches_and_derivatives() -> None:
             dist.WishartCholesky(7.0, scale_tril=1.2 * eye), dist.LKJCholesky(3, 2.0)
         )  # fmt: skip
 
+    def drawn(x: Any, key: Any) -> Any:
+        each = zip(*pair(x), strict=True)
+        return sum(fv.kl(q, p, key=key, num_samples=1000, estimator="pathwise") for q, p in each)
+
     q, p = pair(6.0)
     assert fv.kl(q[0], p[0], estimator="closed_form").shape == ()
     for derivative in (lambda f: f, jax.grad, jax.hessian):
         exact = jax.jit(derivative(lambda x: sum(map(fv.kl, *pair(x)))))(6.0)
-
-        def drawn(x: Any) -> Any:
-            each = zip(*pair(x), strict=True)
-            return sum(
-                fv.kl(q, p, key=key, num_samples=100_000, estimator="pathwise") for q, p in each
-            )
-
-        np.testing.assert_allclose(jax.jit(derivative(drawn))(6.0), exact, rtol=0.03)
+        of_draws = jax.jit(lambda key, d=derivative: d(drawn)(6.0, key))
+        mean = np.mean([of_draws(key) for key in keys])
+        np.testing.assert_allclose(mean, exact, rtol=0.03)
