@@ -20,6 +20,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from jax.tree_util import PyTreeDef
 
 from funcvi import _jax
+from funcvi.tangents import moved_p
 
 __all__ = ["Function", "Traced", "program", "run", "trace", "value_and_grad"]
 
@@ -177,6 +178,7 @@ _REDUCTIONS = {"reduce", "reduce_window"}
 _RULES = {
     "custom_jvp_call": ("jvp_jaxpr_fun",),
     "custom_vjp_call": ("fwd_jaxpr_thunk", "bwd", "out_trees"),
+    moved_p.name: ("rule",),
 }
 
 
@@ -216,7 +218,7 @@ class _Facts(NamedTuple):
 
     key: _Key  # primitives, their parameters, shapes, dtypes, literals; not the constants
     constants: list[Array]  # all, those of inner jits included
-    rules: tuple[_Same, ...]
+    rules: tuple[Hashable, ...]
     reduces: bool  # by a function of the caller's, whose trace JAX keeps
 
 
@@ -262,10 +264,11 @@ def _read(closed: ClosedJaxpr | Jaxpr) -> _Facts:
     avals = tuple(v.aval for v in inputs)
     key = _Key(avals, tuple(equations), tuple(atom(a) for a in jaxpr.outvars))
     names = {equation.primitive.name for equation in jaxpr.eqns}
-    rules = [
-        _Same(equation.params[rule])
+    rules: list[Hashable] = [
+        # Of "moved" those that are equal are the same; JAX's are new functions each time.
+        _comparable(rule, enter) if equation.primitive is moved_p else _Same(rule)
         for equation in jaxpr.eqns
-        for rule in _RULES.get(equation.primitive.name, ())
+        for rule in map(equation.params.get, _RULES.get(equation.primitive.name, ()))
     ]
     rules += [rule for inner in inside for rule in inner.rules]
     reduces = bool(names & _REDUCTIONS) or any(inner.reduces for inner in inside)

@@ -8,6 +8,7 @@ the same eagerly and under any transformation.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import jax
@@ -24,11 +25,11 @@ from funcvi._numpyro import GATED, Mixture
 from funcvi._types import Joint, Key
 from funcvi.joints import is_joint, members_of
 from funcvi.sampling.dtypes import floats
-from funcvi.sampling.implicit import instantiated
 from funcvi.sampling.points import Value, value_of
 from funcvi.sampling.record import Record, Shape
 from funcvi.sampling.registry import raw_point, record_of
 from funcvi.sampling.supports import elementwise, ends_of, support_of
+from funcvi.tangents import moved
 
 __all__ = [
     "GATED",
@@ -266,33 +267,44 @@ def with_fixed_support(d: Joint, values: T) -> T:
 def undifferentiable(values: T, leaves: list[Array], refusal: Exception) -> T:
     """``values``, raising ``refusal`` when they are differentiated with respect to ``leaves``."""
 
-    @jax.custom_jvp
-    def identity(values: T, leaves: list[Array]) -> T:
-        return values
+    return moved(_Refusal(refusal), values, leaves)
 
-    def rule(primals: Any, tangents: Any) -> tuple[T, T]:
+
+@dataclass(frozen=True)
+class _Refusal:
+    """The rule that raises where what it must not depend on moves."""
+
+    refusal: Exception
+
+    def __call__(self, primals: Any, tangents: Any) -> Any:
         if any(not isinstance(t, SymbolicZero) for t in jax.tree.leaves(tangents[1])):
-            raise refusal
-        return primals[0], jax.tree.map(instantiated, tangents[0])
-
-    identity.defjvp(rule, symbolic_zeros=True)
-    return identity(values, leaves)
+            raise self.refusal
+        return tangents[0]
 
 
 def undifferentiable_twice(values: T, leaves: list[Array], refusal: Exception) -> T:
     """``values``, raising ``refusal`` at a second derivative with respect to ``leaves``."""
 
-    @jax.custom_jvp
-    def identity(values: T, leaves: list[Array]) -> T:
-        return values
+    return moved(_RefusalLater(refusal), values, leaves)
 
-    @identity.defjvp
-    def rule(primals: Any, tangents: Any) -> tuple[T, T]:
-        values, leaves = primals
-        one = undifferentiable(jnp.ones(()), leaves, refusal)
-        return values, jax.tree.map(lambda t: t * one.astype(t.dtype), tangents[0])
 
-    return identity(values, leaves)
+@dataclass(frozen=True)
+class _RefusalLater:
+    """The same, at the next derivative."""
+
+    refusal: Exception
+
+    def __call__(self, primals: Any, tangents: Any) -> Any:
+        one = undifferentiable(jnp.ones(()), primals[1], self.refusal)
+
+        def slope(tangent: Any) -> Any:
+            return (
+                tangent
+                if isinstance(tangent, SymbolicZero)
+                else tangent * one.astype(tangent.dtype)
+            )
+
+        return jax.tree.map(slope, tangents[0])
 
 
 def _moving_support(d: dist.Distribution) -> str:

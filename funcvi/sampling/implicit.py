@@ -5,7 +5,8 @@ A draw x from a distribution function F(x; theta) moves with theta at its quanti
 arXiv:1805.08498), whatever made x. Each sampler says only what its ``dx`` is.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, get_args
 
@@ -20,6 +21,7 @@ from funcvi._types import Key
 from funcvi.sampling import noise
 from funcvi.sampling.dtypes import noise_dtype
 from funcvi.sampling.record import Kind, Record, Shape, Univariate
+from funcvi.tangents import moved
 
 __all__ = ["against", "cdf_velocity", "from_cdf", "implicit", "instantiated"]
 
@@ -40,28 +42,47 @@ def implicit(velocity: Callable[..., Array], theta: Any, x: Array, *fixed: Any) 
         >>> float(jax.grad(lambda rate: implicit(exponential, rate, jnp.float32(3.0)))(2.0))
         -1.5
     """
-    return _kept(velocity, theta, x, *fixed)
+    return moved(_Along(_comparable(velocity)), x, theta, fixed)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A ``functools.partial`` that is equal to another of the same function and arguments."""
+
+    function: Callable[..., Array]
+    arguments: tuple[Hashable, ...]
+
+    def __call__(self, *args: Any) -> Array:
+        return self.function(*self.arguments, *args)
+
+
+def _comparable(velocity: Callable[..., Array]) -> Callable[..., Array]:
+    if not isinstance(velocity, partial):
+        return velocity
+    arguments = (_comparable(a) if isinstance(a, partial) else a for a in velocity.args)
+    return _Call(velocity.func, tuple(arguments))
+
+
+@dataclass(frozen=True)
+class _Along:
+    """The rule of what moves with its parameters by a velocity."""
+
+    velocity: Callable[..., Array]
+
+    def __call__(self, primals: Any, tangents: Any) -> Any:
+        (x, theta, fixed), (own, slope, _) = primals, tangents
+        if all(isinstance(t, SymbolicZero) for t in jax.tree.leaves(slope)):
+            return own
+        dx = _speed(self.velocity, x, theta, jax.tree.map(instantiated, slope), fixed)
+        return dx if isinstance(own, SymbolicZero) else dx + own
 
 
 @partial(jax.jit, static_argnums=0)
-def _kept(velocity: Callable[..., Array], theta: Any, x: Array, *fixed: Any) -> Array:
-    """JAX keeps what it has traced of this one, and the rule with it, which is traced once."""
-    return _moving(velocity, theta, x, *fixed)
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _moving(velocity: Callable[..., Array], theta: Any, x: Array, *fixed: Any) -> Array:
-    return x
-
-
-def _rule(velocity: Callable[..., Array], primals: Any, tangents: Any) -> tuple[Array, Array]:
-    x = implicit(velocity, *primals)
-    theta, _, *fixed = primals
-    dx = velocity(x, theta, jax.tree.map(instantiated, tangents[0]), *fixed).astype(x.dtype)
-    return x, dx if isinstance(tangents[1], SymbolicZero) else dx + tangents[1]
-
-
-_moving.defjvp(_rule, symbolic_zeros=True)
+def _speed(
+    velocity: Callable[..., Array], x: Array, theta: Any, dtheta: Any, fixed: tuple[Any, ...]
+) -> Array:
+    """Compiled, so that JAX keeps what it has traced of it."""
+    return velocity(x, theta, dtheta, *fixed).astype(x.dtype)
 
 
 def against(velocity: Callable[..., Array], theta: Any, x: Array, *fixed: Any) -> Array:
