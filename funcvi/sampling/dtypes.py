@@ -13,7 +13,7 @@ __all__ = ["bounded_exp", "floats", "inside", "noise_dtype", "own_dtype"]
 
 def own_dtype(d: dist.Distribution) -> jnp.dtype:
     """The widest float among the parameters; without one, JAX's default."""
-    parts = jax.tree.leaves(d, is_leaf=lambda x: isinstance(x, _OF_CONSTANTS))
+    parts = jax.tree.leaves(d, is_leaf=lambda x: isinstance(x, (dist.Delta, *_OF_CONSTANTS)))
     given = floats([_arguments(x) if isinstance(x, _OF_CONSTANTS) else x for x in parts])
     # The arrays and not their dtypes: without x64, numpy's float64 becomes float32 unasked.
     return jnp.result_type(*given) if given else jnp.result_type(float)
