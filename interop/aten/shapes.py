@@ -312,20 +312,6 @@ def rotate(x: jax.Array, k: int = 1, dims: Sequence[int] = (0, 1)) -> jax.Array:
     return jnp.rot90(x, k, (one, other))
 
 
-@rules("aten.repeat.default", "aten.tile.default")
-def repeat(x: jax.Array, repeats: Sequence[int]) -> jax.Array:
-    return jnp.tile(x, tuple(repeats))
-
-
-@rules("aten.repeat_interleave.Tensor")
-def repeated_places(repeats: jax.Array, output_size: Any = None, *, result: Any) -> jax.Array:
-    """The positions to take. ``output_size`` is trusted: torch checks it, a trace cannot."""
-    if output_size is None:
-        raise ConversionError("repeat_interleave by a tensor needs output_size=")
-    places = jnp.arange(repeats.shape[0], dtype=result.dtype)
-    return jnp.repeat(places, repeats, total_repeat_length=output_size)
-
-
 @rules("aten.as_strided.default", "aten.as_strided_copy.default")
 def as_strided(
     x: jax.Array, size: Sequence[int], stride: Sequence[int], offset: Any = None

@@ -54,13 +54,6 @@ CASES = [
     Case("flip", lambda x: (x.flip(0, -1), x.flip(()), x.fliplr()), (X,)),
     Case("roll", lambda x: (x.roll(1), x.roll((1, -2), (0, 2)), x.roll(5, -1)), (X,)),
     Case("rot90", lambda x: (x.rot90(), x.rot90(-1, (1, 2))), (X,)),
-    Case("repeat", lambda x: (x.repeat(2, 1, 3), x.repeat(2, 1, 1, 2), x.tile(2)), (X,)),
-    Case("repeat_interleave", lambda x: (x.repeat_interleave(2, 1), x.repeat_interleave(3)), (X,)),
-    Case(
-        "repeat_interleave by a tensor",
-        lambda x, n: x.repeat_interleave(n, 0, output_size=5),
-        (V[:3], torch.tensor([1, 0, 4])),
-    ),
     Case("as_strided", lambda x: x.as_strided((2, 2, 3), (4, 1, 2), 3), (X,)),
     Case(  # torch's own gradient is wrong here: it keeps what was overwritten
         "as_strided_scatter",
