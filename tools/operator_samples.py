@@ -14,10 +14,10 @@ from torch.utils import _pytree as tree
 from interop.arrays import to_array
 from interop.aten import RULES
 from interop.errors import ConversionError
-from interop.from_torch.export import export
 from interop.from_torch.lowering import Argument, Result, Types
 from interop.from_torch.program import Context, Ref, run, walk
-from interop.from_torch.substitutes import substitutes
+from interop.from_torch.snapshot import Snapshot
+from interop.from_torch.structures import flatten, is_array
 
 FORWARD, GRADIENT = 1e-5, 1e-4
 """Allowed errors, absolute and relative to the largest entry."""
@@ -136,10 +136,10 @@ class Unsupported(Exception):
 def converted(sample: Sample, cache: dict[str, Any]) -> Any:
     """The exported program of a sample; samples of one signature share it."""
     if sample.signature not in cache:
-        module = sample.module()
+        snapshot = Snapshot(sample.module())
+        leaves, structure = flatten((tuple(sample.fresh()), {}), is_array)
         try:
-            with substitutes(module):
-                found = export(module, tuple(sample.fresh()), {}, RULES, Types(True, False))
+            found = snapshot.export(False, structure, leaves, RULES, Types(True, False))
         except ConversionError as error:
             found = Unsupported(str(error))
         else:
