@@ -191,8 +191,9 @@ def nonzero_static(x: jax.Array, *, size: int, fill_value: int = -1, result: Any
 )
 def depends_on_values(*_: Any, **__: Any) -> jax.Array:
     raise ConversionError(
-        "the result's shape depends on values: use torch.where, torch.nonzero_static, or (for the "
-        "tokens of an expert) compute all rows and weight them by the mask"
+        "the result's shape depends on values: pass those, a mask say, as interop.Static; or use "
+        "torch.where, torch.nonzero_static, or (for the tokens of an expert) compute all rows and "
+        "weight them by the mask"
     )
 
 

@@ -257,7 +257,8 @@ def explained(error: Exception, module: torch.nn.Module) -> ConversionError:
     kept = re.search(r"Constant (?:module\.)?(\S+) is mutated in the forward", text)
     if kept:
         return ConversionError(keeps(f"'{kept[1]}'"))
-    if isinstance(error, DATA_DEPENDENT) or "ata-dependent" in text:
+    hashed = "unhashable type" in text and "SymInt" in text  # a set of lengths, say
+    if isinstance(error, DATA_DEPENDENT) or "ata-dependent" in text or hashed:
         return ConversionError(
             f"{name} decides on a tensor's values in Python ({where}); a compiled function cannot. "
             "Use torch.where, or torch.cond for a branch and while_loop for a loop; or pass what "

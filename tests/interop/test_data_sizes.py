@@ -39,6 +39,19 @@ def test_sizes_are_refused_by_the_operation_and_its_line(name: str) -> None:
         converted(SIZES[name])({}, jnp.arange(3.0), jnp.array(1))
 
 
+@pytest.mark.parametrize("name", ["a set of lengths", "a mask's places"])
+def test_static_values_are_named_as_the_way_out_and_are_one(name: str) -> None:
+    function = {
+        "a set of lengths": lambda x, n: x if len(set(n.tolist())) > 1 else -x,
+        "a mask's places": lambda x, n: x[torch.nonzero(n > 1).flatten()],
+    }[name]
+    counts = jnp.array([1, 2, 2])
+    with pytest.raises(interop.ConversionError, match=r"as\s+interop.Static"):
+        converted(function)({}, jnp.arange(3.0), counts)
+    found = converted(function)({}, jnp.arange(3.0), interop.Static(counts))
+    np.testing.assert_array_equal(found, function(torch.arange(3.0), torch.tensor([1, 2, 2])))
+
+
 def test_a_static_size_is_known() -> None:
     net = converted(SIZES["split by a list"])
     for n in (1, 2):
