@@ -2,7 +2,7 @@
 
 import copy
 import sys
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["PLAIN", "is_foreign", "mark", "tensors_in", "with_tensors"]
+__all__ = ["PLAIN", "entries", "is_foreign", "mark", "refill", "tensors_in", "with_tensors"]
 
 PLAIN = (bool, int, float, complex, str, type(None))
 
@@ -21,6 +21,35 @@ def is_foreign(value: type | FunctionType | ModuleType) -> bool:
     """Whether it is of a library that keeps nothing of what it is given."""
     home = value.__name__ if isinstance(value, ModuleType) else value.__module__
     return (home or "").split(".")[0] in _FOREIGN  # none: made by exec
+
+
+_CONTAINERS = (OrderedDict, dict, list, tuple, set, frozenset, deque)
+
+
+def entries(container: Any) -> Any:
+    """What a container holds, in one of the built-in kind that it is of.
+
+    Its class is not asked: a mapping that loads what it names would load all.
+    """
+    kind = _kind(container)
+    if kind is None:  # a stand-in that only says that it is one
+        return []
+    return kind(kind.items(container) if issubclass(kind, dict) else kind.__iter__(container))
+
+
+def refill(container: Any, held: Any) -> None:
+    """Make a container hold what ``entries`` gave, past its class too."""
+    kind = _kind(container)
+    kind.clear(container)
+    if issubclass(kind, dict):
+        for name, value in held.items():
+            kind.__setitem__(container, name, value)
+    else:
+        (kind.update if kind is set else kind.extend)(container, held)
+
+
+def _kind(container: Any) -> Any:
+    return next((kind for kind in _CONTAINERS if issubclass(type(container), kind)), None)
 
 
 def mark(value: Any) -> Any:
@@ -66,7 +95,6 @@ def _shallow(value: Any) -> tuple[Any, Any]:
     return type(value), (repr(value) if isinstance(value, PLAIN) else id(value))
 
 
-_CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 _CLOSED = (torch.Tensor, torch.nn.Module, type, FunctionType)
 
 
@@ -82,12 +110,18 @@ def _parts(value: Any) -> list[tuple[Any, Any]]:
     """By key: what it holds."""
     if not _is_open(value):
         return []
-    if isinstance(value, dict):
-        return list(value.items())
     if isinstance(value, _CONTAINERS):
-        return [(None, part) for part in list(value)]
+        held = entries(value)
+        pairs = held.items() if isinstance(held, dict) else ((None, part) for part in held)
+        return [*pairs, *_attributes(value).items()]
     if isinstance(value, MethodType):
         return [(None, value.__self__)]
     if isinstance(value, partial):
         return [(None, part) for part in (value.func, *value.args, *value.keywords.values())]
     return list(vars(value).items())
+
+
+def _attributes(container: Any) -> dict[str, Any]:
+    """Of a container of a class that somebody wrote."""
+    held = getattr(container, "__dict__", None)
+    return held if isinstance(held, dict) else {}

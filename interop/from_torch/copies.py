@@ -11,6 +11,7 @@ import torch
 from torch.nn.parameter import is_lazy
 
 from interop._torch import tables_of
+from interop.from_torch.contents import entries
 
 __all__ = ["structure_of"]
 
@@ -90,10 +91,9 @@ class _Walk:
 
 
 def _children(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return list(value.values())
-    if isinstance(value, list | tuple | set | frozenset | deque):
-        return list(value)
+    if isinstance(value, dict | list | tuple | set | frozenset | deque):
+        held = entries(value)
+        return [*(held.values() if isinstance(held, dict) else held), *_attributes(value)]
     if isinstance(value, functools.partial):
         return [value.func, value.args, value.keywords]
     if isinstance(value, MethodType):
@@ -103,6 +103,10 @@ def _children(value: Any) -> Iterable[Any]:
         return [*held, value.__defaults__, value.__kwdefaults__]
     if isinstance(value, _OPAQUE):
         return []
+    return _attributes(value)
+
+
+def _attributes(value: Any) -> list[Any]:
     slots = [n for kind in type(value).__mro__ for n in _names(getattr(kind, "__slots__", ()))]
     held = [getattr(value, name) for name in slots if hasattr(value, name)]
     return [vars(value), *held] if hasattr(value, "__dict__") else held

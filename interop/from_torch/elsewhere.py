@@ -1,6 +1,5 @@
 """What forward changes outside the module: default arguments, closures and globals of its code."""
 
-import copy
 import itertools
 from collections.abc import Callable, Collection
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import torch
 
 from interop.errors import ConversionError, keeps
-from interop.from_torch.contents import PLAIN, tensors_in
+from interop.from_torch.contents import PLAIN, entries, refill, tensors_in
 from interop.from_torch.lowering import Exported
 from interop.from_torch.reached import reached
 from interop.from_torch.side_effects import Trace, do_the_same
@@ -22,7 +21,7 @@ class Elsewhere:
     def __init__(self, module: torch.nn.Module) -> None:
         found = reached(module)
         self._places = [(place, place.read()) for place in found.places]
-        self._containers = [(name, x, copy.copy(x)) for name, x in found.containers]
+        self._containers = [(name, x, entries(x)) for name, x in found.containers]
         self._caches = [(cache, cache.cache_info().misses) for cache in found.caches]
 
     def refuse_memory(
@@ -74,15 +73,12 @@ class Elsewhere:
                 place.write(before)
         for name, container, before in self._containers:
             if (names is None or name in names) and _entries(container) != _entries(before):
-                container.clear()
-                if isinstance(container, dict | set):
-                    container.update(before)
-                else:
-                    container.extend(before)
+                refill(container, before)
 
 
 def _entries(container: Any) -> list[Any]:
     """Equal where nothing changed: plain values by value, others by identity."""
+    container = entries(container)
     if isinstance(container, dict):
         container = itertools.chain.from_iterable(container.items())
     return [(type(x), repr(x) if isinstance(x, PLAIN) else id(x)) for x in container]

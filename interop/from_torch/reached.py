@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from interop._torch import tables_of
-from interop.from_torch.contents import PLAIN, is_foreign
+from interop.from_torch.contents import PLAIN, entries, is_foreign
 
 __all__ = ["Place", "Reach", "reached"]
 
@@ -92,12 +92,15 @@ class _Walk:
             case dict() | list() | tuple() | set() | deque():
                 if not own and not isinstance(value, tuple):
                     self.reach.containers.append((path, value))
-                for part in list(value.values() if isinstance(value, dict) else value):
+                held = entries(value)
+                for part in held.values() if isinstance(held, dict) else held:
                     self._later(part, path, own)
+                if not is_foreign(type(value)):
+                    self._object(value, path, own)
             case type():
                 if not is_foreign(value):
                     self._class(value)
-            case _ if hasattr(value, "cache_clear") and hasattr(value, "cache_info"):
+            case _ if hasattr(type(value), "cache_clear"):
                 self.reach.caches.append(value)
                 self._later(value.__wrapped__, path)
             case _:

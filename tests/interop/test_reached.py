@@ -34,7 +34,27 @@ class Store:
         return x * self.count
 
 
-STORE = Store()
+class Log(list[Any]):
+    """A container with attributes."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def counted(self, x: torch.Tensor) -> torch.Tensor:
+        self.count += 1
+        return x * self.count
+
+
+class Lazy(dict[str, float]):
+    """Would load all that it names, if it were looked through."""
+
+    def _load(self, *_: Any) -> Any:
+        raise ValueError("cannot load")
+
+    items = values = keys = __iter__ = __copy__ = __deepcopy__ = _load
+
+
+STORE, LOG, LAZY = Store(), Log(), Lazy(one=2.0)
 LIBRARY = types.ModuleType("library")
 exec("seen = []\ndef run(x):\n    seen.append(x)\n    return sum(seen)", vars(LIBRARY))
 
@@ -167,6 +187,11 @@ WAYS = {
     "an object of a part": (lambda: OfObject("push"), "'store'"),
     "a number of an object of a part": (lambda: OfObject("counted"), "'store'"),
     "a number of an object": (lambda: Calls(STORE.counted), "'function'"),
+    "a number of a list": (
+        lambda: Calls(lambda x: LOG.counted(x)),
+        "an attribute of the global 'LOG'",
+    ),
+    "a number of a list of a part": (lambda: Calls(Log().counted), "'function'"),
     "a lambda's closure": (of_lambda, "'memory' around <lambda>"),
     "a hook's closure": (of_hook, "'memory' around hook"),
     "a decorator's closure": (of_decorator, "'cache' around"),
@@ -181,8 +206,13 @@ def test_memory_by_any_way_is_refused_and_put_back(make: Any, name: str) -> None
             net({}, jnp.ones(3))
     assert not any((SEEN, STORE.memory, Store.shared, LIBRARY.seen, OfClass.seen, Doubling.memory))
     assert STORE.last is None
-    assert STORE.count == 0
+    assert STORE.count == LOG.count == 0
     assert not hasattr(with_attribute, "last")
+
+
+def test_a_mapping_that_loads_what_it_names_is_not_made_to() -> None:
+    net = interop.to_jax(Calls(lambda x: x * LAZY["one"]))
+    np.testing.assert_array_equal(net({}, jnp.ones(3)), 2 * np.ones(3))
 
 
 class Slots:
