@@ -5,6 +5,10 @@ class ConversionError(ValueError):
     """A module, a program or an operation that cannot be converted faithfully."""
 
 
+class DecidesOnValues(ConversionError):
+    """A module whose program depends on the values of tensors."""
+
+
 class UncoveredOperation(ConversionError):
     """An operation without a rule, by name and by the source line that it came from."""
 

@@ -34,6 +34,7 @@ class Compiled:
     Attributes:
         changed: names of the parameters and buffers that it changes.
         lost: the inputs that it changes without returning what they have become, named.
+        fixed: the values of buffers that it is made for, by name.
     """
 
     def __init__(self, exported: Exported, ties: Mapping[str, str]) -> None:
@@ -45,6 +46,7 @@ class Compiled:
         self._exported = exported
         marks = list(zip(exported.program.outputs, exported.outputs, strict=True))
         self.changed = {ties.get(o.name, o.name) for _, o in marks if isinstance(o, State)}
+        self.fixed = {ties.get(name, name): value for name, value in exported.fixed.items()}
         results = [mark for mark, output in marks if isinstance(output, Result)]
         self._constants = [_DYNAMIC if isinstance(mark, Ref) else mark for mark in results]
         lost = [o.position for m, o in marks if isinstance(o, Written) and m not in results]

@@ -20,7 +20,7 @@ from interop._torch import (
     without_function_modes,
 )
 from interop.aten.registry import Rules
-from interop.errors import ConversionError, keeps
+from interop.errors import ConversionError, DecidesOnValues, keeps
 from interop.from_torch.aliases import state_of
 from interop.from_torch.forward import forward_runs
 from interop.from_torch.functional import complete_users, made_functional, show_views
@@ -259,7 +259,7 @@ def explained(error: Exception, module: torch.nn.Module) -> ConversionError:
         return ConversionError(keeps(f"'{kept[1]}'"))
     hashed = "unhashable type" in text and "SymInt" in text  # a set of lengths, say
     if isinstance(error, DATA_DEPENDENT) or "ata-dependent" in text or hashed:
-        return ConversionError(
+        return DecidesOnValues(
             f"{name} decides on a tensor's values in Python ({where}); a compiled function cannot. "
             "Use torch.where, or torch.cond for a branch and while_loop for a loop; or pass what "
             "it decides on, sizes or a mask, as interop.Static. " + _of_experts(module)

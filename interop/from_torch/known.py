@@ -5,7 +5,7 @@ no input has a part in. Every call whose tensors are all known is run with their
 that Python can be told them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from interop._torch import HigherOrderOperator, is_plain, outside_tracing, pytre
 from interop.from_torch.detached import is_in_place
 from interop.from_torch.forward import ForwardMode
 
-__all__ = ["Known"]
+__all__ = ["Known", "is_small"]
 
 _ASKS = {
     getattr(torch.Tensor, name)
@@ -44,13 +44,41 @@ _BYTES = 1 << 20
 """What is held of one tensor at most."""
 
 
-class Known(ForwardMode):
-    """Answers for values that no argument of forward, parameter or buffer has a part in."""
+_SIZED = {
+    *("pad", "view", "reshape", "expand", "repeat", "tile", "unflatten", "narrow", "roll"),
+    *("split", "split_with_sizes", "unfold", "new_zeros", "new_ones", "new_full"),
+}
+"""Names of functions that take numbers after their first argument, which may be tensors."""
 
-    def __init__(self) -> None:
+
+class Known(ForwardMode):
+    """Answers for values that no argument of forward, parameter or buffer has a part in.
+
+    Args:
+        module: what is exported.
+        buffers: values of those buffers that count as known too, by name.
+
+    Attributes:
+        decided: the names of the buffers on whose values Python has decided something.
+    """
+
+    def __init__(self, module: torch.nn.Module, buffers: Mapping[str, torch.Tensor]) -> None:
         super().__init__()
         self._values: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._shared: set[int] = set()  # memory of which there are views not known here
+        self._made_of: dict[int, frozenset[str]] = {}  # which buffers
+        self._buffers = {name: buffer.detach().clone() for name, buffer in buffers.items()}
+        self.decided: set[str] = set()
+        if buffers:
+            module.register_forward_pre_hook(lambda part, _: self._begin(part))
+
+    def _begin(self, module: torch.nn.Module) -> None:
+        """By now they are what forward is traced with."""
+        for name, buffer in module.named_buffers():
+            if name in self._buffers:
+                with outside_tracing():
+                    self._values[id(buffer)] = (buffer, self._buffers[name].clone())
+                self._made_of[id(buffer)] = frozenset((name,))
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         """In place of ``func(*args, **kwargs)``."""
@@ -59,6 +87,9 @@ class Known(ForwardMode):
         name = getattr(func, "__name__", "")
         if name in ("__getitem__", "__setitem__"):
             args = (args[0], self._places(args[1]), *args[2:])
+        elif name in _SIZED:
+            args = (*args[:1], *(self._numbers(x) for x in args[1:]))
+            kwargs = {key: self._numbers(x) for key, x in kwargs.items()}
         tensors = list(_tensors((args, kwargs)))
         if not tensors and name not in _MAKERS:
             return func(*args, **kwargs)
@@ -69,18 +100,54 @@ class Known(ForwardMode):
             self._forget(tensors)
             return func(*args, **kwargs)
         if func in _ASKS:
+            self._decide(tensors)
             return real
         by_values = name in _SHAPED and tensors and not any(x.requires_grad for x in tensors)
+        if by_values:
+            self._decide(tensors)
         out = _constant(real) if by_values else func(*args, **kwargs)
         self._remember(out, real)
+        self._trace(out, tensors, is_in_place(func))
         return out
+
+    def _decide(self, tensors: list[torch.Tensor]) -> None:
+        """Python is told the values of these."""
+        self.decided |= self._sources(tensors)
+
+    def _sources(self, tensors: list[torch.Tensor]) -> frozenset[str]:
+        known = (id(x) for x in tensors if id(x) in self._values)
+        return frozenset().union(*(self._made_of.get(i, ()) for i in known))
+
+    def _trace(self, out: Any, tensors: list[torch.Tensor], in_place: bool) -> None:
+        """What is made of the buffers that ``tensors`` are made of."""
+        names = self._sources(tensors)
+        if names:
+            made = [*_tensors(out), *(tensors[:1] if in_place else ())]
+            places = {id(x) for x in made}
+            if in_place:
+                memory = _storage(self._value(tensors[0]))
+                places |= {i for i, (_, v) in self._values.items() if _storage(v) == memory}
+            self._made_of.update({i: self._made_of.get(i, names) | names for i in places})
+
+    def _numbers(self, tree: Any) -> Any:
+        """Known integers as Python's."""
+
+        def number(tensor: torch.Tensor) -> Any:
+            integer = not (tensor.is_floating_point() or tensor.is_complex())
+            if tensor.dim() or not integer or not self._is_known(tensor):
+                return tensor
+            self._decide([tensor])
+            with outside_tracing():
+                return self._value(tensor).item()
+
+        return pytree.tree_map_only(torch.Tensor, number, tree)
 
     def _is_known(self, tensor: torch.Tensor) -> bool:
         if id(tensor) in self._values:
             return True
         if not is_plain(tensor) or isinstance(tensor, torch.nn.Parameter):
             return False
-        if tensor.requires_grad or not _is_small(tensor):
+        if tensor.requires_grad or not is_small(tensor):
             return False
         with outside_tracing():
             self._values[id(tensor)] = (tensor, tensor.clone())
@@ -100,7 +167,7 @@ class Known(ForwardMode):
             random = not torch.equal(before, torch.get_rng_state())
             if random:
                 torch.set_rng_state(before)
-        return not random and all(map(_is_small, _tensors(real))), real
+        return not random and all(map(is_small, _tensors(real))), real
 
     def _value(self, tensor: torch.Tensor) -> torch.Tensor:
         return self._values[id(tensor)][1]
@@ -122,18 +189,25 @@ class Known(ForwardMode):
         elif name in _VIEWS_OF_FIRST:
             self._shared |= {_storage(self._value(x)) for x in tensors if id(x) in self._values}
         if name in _BY_NUMBERS and len(args) > 1 and id(args[1]) in self._values:
+            self._decide([args[1]])
             with outside_tracing():
                 number = self._value(args[1]).clone()
             return _BY_NUMBERS[name](args[0], number, *args[2:], **kwargs)
         return func(*args, **kwargs)
 
     def _places(self, index: Any) -> Any:
-        """An index in which known masks are numbers."""
+        """An index in which known masks and bounds are numbers."""
         single = not isinstance(index, tuple)
         parts: list[Any] = []
         for part in (index,) if single else index:
             mask = isinstance(part, torch.Tensor) and part.dtype is torch.bool
-            if mask and part.dim() and self._is_known(part):
+            if isinstance(part, slice):
+                bounds = (part.start, part.stop, part.step)
+                if any(isinstance(x, torch.Tensor) for x in bounds):
+                    part = slice(*map(self._numbers, bounds))
+                parts.append(part)
+            elif mask and part.dim() and self._is_known(part):
+                self._decide([part])
                 with outside_tracing():
                     parts += [i.clone() for i in self._value(part).nonzero(as_tuple=True)]
             else:
@@ -199,6 +273,7 @@ def _storage(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _is_small(tensor: torch.Tensor) -> bool:
+def is_small(tensor: torch.Tensor) -> bool:
+    """Whether its values are worth holding."""
     dense = tensor.layout == torch.strided and tensor.device.type == "cpu"
     return dense and tensor.untyped_storage().nbytes() <= _BYTES

@@ -1,7 +1,7 @@
 """A torch.fx graph to a ``Program``: arguments become plain Python, dtypes become numpy's."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -108,6 +108,7 @@ class Exported:
 
     Positions are those among the tensors of the inputs. Of its results, ``result`` makes what the
     caller gets; ``left`` says what forward leaves of its inputs, if not their own structure.
+    ``fixed`` are the values of buffers that the program depends on.
     """
 
     program: Program
@@ -115,6 +116,7 @@ class Exported:
     outputs: tuple[State | Result | Written, ...]
     result: Callable[[Sequence[Any]], Any]
     left: "Left | None" = None
+    fixed: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -225,6 +225,7 @@ class Net:
         leaves, structure = flatten((inputs, kwargs), is_array)
         arrays = [_array(leaf) for leaf in leaves]
         compiled = self._compile(training, arrays, structure)
+        _refuse_others(compiled.fixed, buffers)
         if returned != "all":
             self._refuse_lost(compiled, lost=returned == "output")
         values = compiled.function(params, buffers, key, arrays)
@@ -301,6 +302,21 @@ def to_jax(module: Any, *, downcast: bool = False) -> Net:
     raise TypeError(
         f"to_jax: expected a torch.nn.Module or an ExportedProgram, got {type(module).__name__}"
     )
+
+
+def _refuse_others(fixed: Mapping[str, np.ndarray], buffers: Arrays) -> None:
+    """Buffers on whose values forward decides in Python have those that it was converted with."""
+    for name, value in fixed.items():
+        try:
+            same = np.array_equal(np.asarray(buffers[name]), value)
+        except jax.errors.TracerArrayConversionError:
+            same = False
+        if not same:
+            raise ConversionError(
+                f"forward decides on the buffer '{name}' in Python, so its value is part of the "
+                f"program: leave buffers= out, or give {value.tolist()} for it, and not as an "
+                "argument of jit"
+            )
 
 
 def _array(leaf: Any) -> jax.Array:

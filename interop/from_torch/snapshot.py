@@ -3,22 +3,25 @@
 import contextlib
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import jax
 import torch
 from torch.nn.parameter import is_lazy
 
 from interop._torch import has_backward_hooks, pytree, with_own_graph
 from interop.aten.registry import Rules
-from interop.errors import ConversionError
+from interop.errors import ConversionError, DecidesOnValues
 from interop.from_torch.aliases import Aliases
 from interop.from_torch.calls import Flat
 from interop.from_torch.copies import structure_of
 from interop.from_torch.elsewhere import Elsewhere
 from interop.from_torch.export import from_exported, lowered, one_at_a_time, record
 from interop.from_torch.gradient_modes import GradientModes
-from interop.from_torch.known import Known
-from interop.from_torch.lowering import Exported, Types, numbered
+from interop.from_torch.known import Known, is_small
+from interop.from_torch.lowering import Exported, State, Types, numbered
+from interop.from_torch.program import Aval, walk
 from interop.from_torch.side_effects import Attributes, Fresh, Trace, attributes_of, refuse_memory
 from interop.from_torch.structures import Structure
 from interop.from_torch.substitutes import substitutes
@@ -58,10 +61,45 @@ class Snapshot:
         rules: Rules,
         types: Types,
     ) -> Exported:
-        """The module in evaluation or training mode, at inputs of a structure."""
+        """The module in evaluation or training mode, at inputs of a structure.
+
+        Where it decides on values, those of small buffers of integers become part of the program.
+        """
+        arguments = (training, structure, examples, rules, types)
+        try:
+            exported = self._exported(*arguments, {})
+        except DecidesOnValues:
+            if not (buffers := self._integers()):
+                raise
+            return self._exported(*arguments, buffers)
+        if _has_open_shapes(exported) and (buffers := self._integers()):
+            with contextlib.suppress(ConversionError):
+                return self._exported(*arguments, buffers)
+        return exported
+
+    def _integers(self) -> dict[str, torch.Tensor]:
+        """The buffers on which Python may decide."""
+        held = dict(self._module.named_buffers())
+        return {
+            name: buffer
+            for name, buffer in held.items()
+            if is_small(buffer) and not (buffer.is_floating_point() or buffer.is_complex())
+        }
+
+    def _exported(
+        self,
+        training: bool,
+        structure: Structure,
+        examples: Sequence[torch.Tensor],
+        rules: Rules,
+        types: Types,
+        buffers: Mapping[str, torch.Tensor],
+    ) -> Exported:
+        decided: set[str] = set()
 
         def once(attributes: Attributes) -> Trace:
             module = self._copy(training)
+            known = Known(module, buffers)
             for (path, name), attribute in attributes.items():
                 vars(module.get_submodule(path))[name] = attribute.value
             before, after = attributes_of(module), {}
@@ -69,11 +107,12 @@ class Snapshot:
             module.register_forward_hook(lambda *_: after.update(attributes_of(module)))
             with contextlib.ExitStack() as stack:
                 aliases, fresh = Aliases(module, self._originals), Fresh(module)
-                for mode in (Known(), GradientModes(), aliases, fresh):
+                for mode in (known, GradientModes(), aliases, fresh):
                     stack.enter_context(mode)
                 stack.enter_context(substitutes(module))
                 call = Flat(structure)
                 recorded = record(module, tuple(examples), call)
+            decided.update(known.decided)
             return Trace(recorded, call, before, after, fresh)
 
         def lower(trace: Trace) -> Exported:
@@ -91,7 +130,12 @@ class Snapshot:
                 fresh.refuse_leaks()
             finally:
                 elsewhere.put_back()
-        return exported
+        if changed := decided & {o.name for o in exported.outputs if isinstance(o, State)}:
+            raise DecidesOnValues(
+                f"forward decides on the buffer '{min(changed)}' in Python, and changes it: use "
+                "torch.where, or torch.cond for a branch"
+            )
+        return replace(exported, fixed={n: buffers[n].numpy().copy() for n in decided})
 
     def _copy(self, training: bool) -> torch.nn.Module:
         """A copy in a mode."""
@@ -100,6 +144,14 @@ class Snapshot:
         for name, part in module.named_modules(remove_duplicate=False):
             part.training = training and (self._modes[name] or not as_it_was)
         return module
+
+
+def _has_open_shapes(exported: Exported) -> bool:
+    """Whether a shape depends on values, which running it will refuse."""
+    results = jax.tree.leaves(
+        [step.result for step in walk(exported.program)], is_leaf=lambda x: isinstance(x, Aval)
+    )
+    return any(isinstance(x, Aval) and None in x.shape for x in results)
 
 
 class ProgramSnapshot:

@@ -107,20 +107,6 @@ def test_what_inputs_have_a_part_in_is_not_known() -> None:
             net({}, jnp.ones(3), key=jax.random.key(0))
 
 
-def test_buffers_are_not_known() -> None:
-    class Counts(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.register_buffer("count", torch.tensor(2))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x * int(self.count)
-
-    net = interop.to_jax(Counts(), downcast=True)
-    with pytest.raises(ConversionError):
-        net({}, jnp.ones(3))
-
-
 def test_static_inputs_are_known() -> None:
     def pack(x: torch.Tensor, grid: torch.Tensor) -> Any:
         positions = torch.cat([torch.arange(h * w) for h, w in grid.tolist()])
