@@ -10,6 +10,7 @@ from comparison import Case, NotBuilt, first_line
 from shrinking import IMAGE, VARIANTS, VOCABULARY, small
 
 LENGTH = 8
+_ALTERNATIVES = ("images", "pixel_values_videos", "input_values", "hidden_states", "patch")
 STATIC = ("grid_thw", "image_grid_thw", "spatial_shapes")
 
 
@@ -55,11 +56,13 @@ def _inputs(module: Any, config: Any) -> Iterator[dict[str, Any]]:
     known = _known(config)
     more = [n for n in ("attention_mask", "decoder_input_ids") if n in names]
     pictures = [n for n in ("pixel_values", "input_ids") if n in names]
+    rest = [n for n in names if n in known and n != "attention_mask" and n not in _ALTERNATIVES]
     choices = [
         {*required, *pictures, main, *more},
         {*required, main, *more},
         {*required, main, *more} - {"attention_mask"},
         {*required, main},
+        {*required, main, *more, *rest},
     ]
     seen = []
     for chosen in choices:
@@ -96,7 +99,7 @@ def _known(config: Any) -> dict[str, list[torch.Tensor]]:
     mel = _find(config, "num_mel_bins", 80)
     pixels = [floats(2, channels, *size), floats(2, 3, *size), floats(2, 3, 64, 64)]
     pixels += [floats(2, 1, 3, *size), floats(2, 3, 128, 128)]
-    pixels += [floats(2, 16, patch[0] * patch[1] * channels)]
+    pixels += [floats(2, 16, patch[0] * patch[1] * channels), floats(1, 3, 224, 224)]
     squares = patch[0] * patch[1] * channels
     packed = [floats(16, squares * _find(config, "temporal_patch_size", 1)), floats(16, squares)]
     boxes = torch.randint(0, 30, (2, LENGTH, 4), generator=generator).sort(-1).values
@@ -126,6 +129,36 @@ def _known(config: Any) -> dict[str, list[torch.Tensor]]:
         "flattened_patches": [floats(2, 16, 2 + _find(config, "patch_embed_hidden_size", 64))],
         "padding_mask": [torch.ones(2, 1600, dtype=torch.bool)],
         "patch": [floats(2, *patch)],
+        **_of_kinds(config, floats),
+    }
+
+
+def _of_kinds(config: Any, floats: Callable[..., torch.Tensor]) -> dict[str, list[torch.Tensor]]:
+    """What models of actions, time series, tasks and sounds take."""
+    numbers = [_find(config, n, 1) for n in ("state_dim", "act_dim", "num_time_features")]
+    states, actions, features = (n if isinstance(n, int) else 1 for n in numbers)
+    past = _find(config, "context_length", 8) or 8
+    lags = _find(config, "lags_sequence", [1])
+    past += max(lags) if isinstance(lags, list | tuple) and lags else 0
+    future = _find(config, "prediction_length", 4) or 4
+    places = torch.stack([torch.arange(16) % 4, torch.arange(16) // 4], -1).expand(2, 16, 2)
+    ones = torch.ones(2, LENGTH, dtype=torch.int64)
+    return {
+        "states": [floats(2, LENGTH, states)],
+        "actions": [floats(2, LENGTH, actions)],
+        "rewards": [floats(2, LENGTH, 1)],
+        "returns_to_go": [floats(2, LENGTH, 1)],
+        "timesteps": [torch.arange(LENGTH).expand(2, LENGTH)],
+        "past_values": [floats(2, past), floats(2, past, 1)],
+        "past_time_features": [floats(2, past, features)],
+        "past_observed_mask": [torch.ones(2, past), torch.ones(2, past, 1)],
+        "future_values": [floats(2, future)],
+        "future_time_features": [floats(2, future, features)],
+        "task_inputs": [torch.randint(5, 50, (2, LENGTH), generator=torch.manual_seed(0))],
+        "pixel_position_ids": [places],
+        "audio_mel": [floats(2, 64, _find(config, "input_feat_size", 80))],
+        "audio_mel_mask": [torch.zeros(2, 64, dtype=torch.bool)],
+        "image_embeds_position_mask": [(ones.cumsum(1) < 3).long()],
     }
 
 

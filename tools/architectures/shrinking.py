@@ -12,6 +12,7 @@ VARIANTS: tuple[dict[str, int], ...] = (
     {"num_key_value_heads": HEADS},
     {"num_key_value_heads": HEADS, "head_dim": 16, "rotary_dim": 8},
     {"num_hidden_layers": 4},
+    {"window_size": 2},
 )
 """Numbers that some types need otherwise, tried in turn."""
 
@@ -113,6 +114,8 @@ def _shrunk(name: str, value: Any, ids: dict[str, int]) -> Any:
             return type(value)(min(n, 1) for n in value)
         if _KEPT.search(name):
             return value
+        if name.endswith("heads") and all(n % 3 == 0 for n in value):
+            return type(value)(n // 3 for n in value)  # of widths that are multiples of 96
         if "image_size" in name or "img_size" in name:
             return type(value)(min(n, IMAGE) for n in value)
         if min(value) >= 16 and re.search(r"dim|hidden|channels|width|sizes|features", name):
