@@ -15,7 +15,7 @@ from interop.errors import ConversionError
 from interop.from_torch.lowering import IGNORED, operation_name
 from interop.from_torch.sources import source_of
 
-__all__ = ["complete_users", "made_functional", "show_views"]
+__all__ = ["complete_users", "made_functional", "makes_memory", "show_views"]
 
 _BATCH_NORM = torch.ops.aten.batch_norm.default
 
@@ -183,14 +183,14 @@ def _replace_in_place(node: Any, places: dict[Any, int]) -> bool:
     if types != {value.dtype} or not value.is_floating_point():
         return False  # by promotion the twin's result could be of another dtype
     earlier = [user for user in first.users if places[user] < places[node]]
-    if not all(_makes_memory(n) for n in (first, *earlier)):
+    if not all(makes_memory(n) for n in (first, *earlier)):
         return False
     node.target = twin
     first.replace_all_uses_with(node, lambda user: places[user] > places[node])
     return True
 
 
-def _makes_memory(node: Any) -> bool:
+def makes_memory(node: Any) -> bool:
     """Whether nothing that it is given can be seen in its result."""
     target = node.target
     if not isinstance(target, OpOverload) or aliases(target):

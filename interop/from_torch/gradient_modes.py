@@ -11,27 +11,38 @@ from interop._torch import (
     functional_inputs,
     is_differentiating,
     pytree,
+    without_function_modes,
 )
 from interop.errors import ConversionError
-from interop.from_torch.detached import Detached, is_in_place
+from interop.from_torch.contents import tensors_in
+from interop.from_torch.detached import DETACHES, Detached, is_in_place
 from interop.from_torch.forward import ForwardMode
+from interop.from_torch.side_effects import Fresh
 from interop.from_torch.sources import frames_in_export, own_frame
+from interop.from_torch.ungraded import Ungraded
 
 __all__ = ["GradientModes"]
 
-_DETACHES = (torch.Tensor.detach, torch.detach)
 _STOPS = (torch.Tensor.detach_, torch.detach_)
 _FLAGS = (torch.Tensor.requires_grad_, flag_setter())
 _SET_DATA = data_setter()
 
 
 class GradientModes(ForwardMode):
-    """``inference_mode``, ``requires_grad_(False)`` and ``detach_`` as ``detach``."""
+    """``inference_mode``, ``requires_grad_(False)`` and ``detach_`` as ``detach``.
 
-    def __init__(self) -> None:
+    Args:
+        module: what is exported.
+        fresh: knows which tensors are made of the module's own.
+    """
+
+    def __init__(self, module: torch.nn.Module, fresh: Fresh) -> None:
         super().__init__()
         self._stopped: dict[int, weakref.ref[torch.Tensor]] = {}
         self._detached = Detached()
+        self._fresh = fresh
+        self._ungraded = Ungraded()
+        module.register_forward_hook(lambda _, inputs, out: self._refuse_lost(tensors_in(out)))
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         """In place of ``func(*args, **kwargs)``."""
@@ -41,7 +52,7 @@ class GradientModes(ForwardMode):
                 f"({own_frame()}). Use torch.autograd.grad(..., create_graph=True), or convert "
                 "what is differentiated and take jax.grad of it."
             )
-        if func in _DETACHES and _is_of_functional():
+        if func in DETACHES and _is_of_functional():
             return args[0].clone()  # an input of JAX may require a gradient
         if func in _STOPS:
             self._is_stopped(args[0], False)
@@ -51,12 +62,10 @@ class GradientModes(ForwardMode):
         if func == _SET_DATA:
             return self._set_data(*args)
         if self._stopped:
+            self._refuse_stopped(func, args, kwargs)
             args, kwargs = pytree.tree_map_only(torch.Tensor, self._current, (args, kwargs))
         if not torch.is_inference_mode_enabled():
-            out = self._detached.call(func, args, kwargs)
-            if func in _DETACHES:
-                self._detached.add(out, args[0])
-            return out
+            return self._called(func, args, kwargs)
         if args and is_in_place(func):
             name = func.__name__
             raise ConversionError(
@@ -64,6 +73,41 @@ class GradientModes(ForwardMode):
                 f"({own_frame()}). Compute a new tensor instead."
             )
         return pytree.tree_map_only(torch.Tensor, torch.Tensor.detach, func(*args, **kwargs))
+
+    def _refuse_lost(self, results: list[torch.Tensor]) -> None:
+        with without_function_modes():  # to which a look is a call
+            self._detached.refuse_lost(results)
+            self._ungraded.refuse_others(results)
+
+    def _called(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if func in DETACHES and self._ungraded.has(args[0]):
+            return self._ungraded.detached(args[0])
+
+        def function() -> Any:
+            return self._detached.call(func, args, kwargs, self._has_gradient)
+
+        out = self._ungraded.call(function, func, args, kwargs, self._has_gradient)
+        if func in DETACHES:
+            self._detached.add(out, args[0])
+        return out
+
+    def _has_gradient(self, tensor: torch.Tensor) -> bool:
+        """Whether it may: of a tensor made of inputs, torch.export does not say."""
+        smooth = tensor.is_floating_point() or tensor.is_complex()
+        if not smooth or self._ungraded.has(tensor):
+            return False
+        return tensor.requires_grad or not self._fresh.has(tensor)
+
+    def _refuse_stopped(self, func: Any, args: Any, kwargs: Any) -> None:
+        """A write that gives a tensor a gradient again."""
+        target = args[0] if args and is_in_place(func) else kwargs.get("out")
+        if isinstance(target, torch.Tensor) and self._current(target) is not target:
+            others = [x for x in tensors_in((args[1:], kwargs)) if x is not target]
+            if torch.is_grad_enabled() and any(map(self._has_gradient, others)):
+                raise ConversionError(
+                    f"{func.__name__} writes what has a gradient into a tensor whose gradient was "
+                    f"stopped in place ({own_frame()}): write into a clone of its detach()"
+                )
 
     def _set_data(self, tensor: torch.Tensor, value: torch.Tensor) -> None:
         """``tensor.data = value``, a write past its gradient."""
@@ -74,7 +118,7 @@ class GradientModes(ForwardMode):
             )
         alias = tensor.detach()
         self._detached.add(alias, tensor)
-        self._detached.call(torch.Tensor.copy_, (alias, value.detach()), {})
+        self._detached.call(torch.Tensor.copy_, (alias, value.detach()), {}, lambda _: False)
 
     def _is_stopped(self, tensor: torch.Tensor, requires_grad: bool = True) -> bool:
         """Noted, and not done: the tensor may be the user's own."""

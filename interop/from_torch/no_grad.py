@@ -1,11 +1,13 @@
 """torch.no_grad inside a module: decompositions forget it, so what it computes is detached."""
 
+import operator
 from typing import Any
 
 import torch
 
 from interop._torch import aliases, is_mutable
 from interop.errors import ConversionError
+from interop.from_torch.functional import makes_memory
 from interop.from_torch.sources import source_of
 
 
@@ -57,9 +59,14 @@ def _body(module: Any, argument: Any) -> Any:
 
 
 def _detach_all(module: Any, buffers: set[str]) -> None:
-    """Detach what each operation gives; an operation in place gets its other arguments detached."""
+    """Detach what operations make of tensors from outside: all else has no gradient then.
+
+    New memory is detached as new memory, into which gradients may be written after the block; a
+    view's detached alias would lose them.
+    """
     graph = module.graph
     outside = {n for n in _placeholders(module) if n.name not in buffers}
+    graded = set(outside)
     for node in list(graph.nodes):
         if node.op != "call_function":
             continue
@@ -69,16 +76,26 @@ def _detach_all(module: Any, buffers: set[str]) -> None:
                     f"{node.target} changes a tensor in place under torch.no_grad, past its "
                     f"gradient ({source_of(node)}). Compute a new tensor instead."
                 )
-            continue
-        if not isinstance(node.meta.get("val"), torch.Tensor):
-            continue
-        with graph.inserting_after(node):
-            detached = graph.call_function(torch.ops.aten.detach.default, (node,))
-        detached.meta = dict(node.meta)
-        readers = [u for u in node.users if u is not detached and not is_mutable(u.target)]
-        for reader in readers:
-            reader.replace_input_with(node, detached)
+            with graph.inserting_before(node):
+                for given in graded.intersection(node.all_input_nodes):
+                    node.replace_input_with(given, _detached(graph, given, copied=False))
+        elif graded.intersection(node.all_input_nodes):
+            if isinstance(node.meta.get("val"), torch.Tensor):
+                copied = makes_memory(node.args[0] if node.target is operator.getitem else node)
+                with graph.inserting_after(node):
+                    detached = _detached(graph, node, copied)
+                for reader in [u for u in node.users if u is not detached]:
+                    reader.replace_input_with(node, detached)
+            else:  # several, of which each is taken out
+                graded.add(node)
     module.recompile()
+
+
+def _detached(graph: Any, node: Any, copied: bool) -> Any:
+    operation = torch.ops.aten.detach_copy if copied else torch.ops.aten.detach
+    detached = graph.call_function(operation.default, (node,))
+    detached.meta = dict(node.meta)
+    return detached
 
 
 def _base(node: Any) -> Any:

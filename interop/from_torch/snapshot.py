@@ -107,7 +107,7 @@ class Snapshot:
             module.register_forward_hook(lambda *_: after.update(attributes_of(module)))
             with contextlib.ExitStack() as stack:
                 aliases, fresh = Aliases(module, self._originals), Fresh(module)
-                for mode in (known, GradientModes(), aliases, fresh):
+                for mode in (known, GradientModes(module, fresh), aliases, fresh):
                     stack.enter_context(mode)
                 stack.enter_context(substitutes(module))
                 call = Flat(structure)
