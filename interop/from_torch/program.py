@@ -78,7 +78,8 @@ def run(program: Program, inputs: Sequence[Any], context: Context) -> tuple[Any,
                 raise
             raise ConversionError(
                 f"{step.operation}: a size depends on a tensor's values, which is not known in a "
-                f"compiled function: pass that tensor as interop.Static ({step.source})"
+                "compiled function: pass what decides it as interop.Static; where parameters do "
+                f"(the tokens of an expert), compute all and weight them by a mask ({step.source})"
             ) from error
         if step.result is None:
             numbers.add(step.name)

@@ -11,6 +11,8 @@ from comparison import Case, NotBuilt, first_line
 from shrinking import shrunk_number
 
 _TOKENS, _SIDE = 8, 16
+_STATIC = {"Lumina2Transformer2DModel", "MochiTransformer3DModel"}
+"""Those whose sizes the mask of the text decides."""
 
 
 def models() -> dict[str, Callable[[], Case]]:
@@ -43,7 +45,9 @@ def _case(kind: Any) -> Case:
         except Exception as error:
             reasons.append(f"no inputs fit: {type(error).__name__}: {first_line(error)}")
         else:
-            return Case(module, (), kwargs)
+            mask = "encoder_attention_mask"
+            fixed = (mask,) if kind.__name__ in _STATIC and mask in kwargs else ()
+            return Case(module, (), kwargs, fixed)
     raise NotBuilt(reasons[0] if reasons else "no inputs known")
 
 
