@@ -11,7 +11,7 @@ from shrinking import IMAGE, VARIANTS, VOCABULARY, small
 
 LENGTH = 8
 _ALTERNATIVES = ("images", "pixel_values_videos", "input_values", "hidden_states", "patch")
-STATIC = ("grid_thw", "image_grid_thw", "spatial_shapes")
+STATIC = ("grid_thw", "image_grid_thw", "spatial_shapes", "pixel_position_ids")
 
 
 def models() -> dict[str, Callable[[], Case]]:
