@@ -54,9 +54,9 @@ def show_views(program: Any) -> None:
     """
     for module in program.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):
-            nodes = [node for node in module.graph.nodes if node.op == "call_function"]
-            for node in nodes:
+            for node in _calls(module):
                 _show_view(node)
+            nodes = _calls(module)
             written = {_base(node.args[0]) for node in nodes if is_mutable(node.target)}
             for node in nodes:
                 if _is_hidden_view(node) and _base(node) in written:
@@ -67,8 +67,14 @@ def show_views(program: Any) -> None:
             module.recompile()
 
 
+def _calls(module: Any) -> list[Any]:
+    return [node for node in module.graph.nodes if node.op == "call_function"]
+
+
 def _show_view(node: Any) -> None:
-    if node.target is torch.ops.aten.dropout.default and not (node.args[1] and node.args[2]):
+    if node.target in _GRIDS:
+        _show_grid(node)
+    elif node.target is torch.ops.aten.dropout.default and not (node.args[1] and node.args[2]):
         node.target, node.args = torch.ops.aten.alias.default, node.args[:1]
     elif _is_hidden_view(node):
         before, after = _letters(node)
@@ -78,6 +84,35 @@ def _show_view(node: Any) -> None:
             node.kwargs = {}
     else:
         node.target = _SAFE.get(node.target, node.target)
+
+
+_GRIDS = (torch.ops.aten.meshgrid.default, torch.ops.aten.meshgrid.indexing)
+
+
+def _show_grid(node: Any) -> None:
+    """Each grid as an expanded view of its line."""
+    lines, graph = node.args[0], node.graph
+    indexing = node.kwargs.get("indexing", node.args[1] if len(node.args) > 1 else "ij")
+    places = list(range(len(lines)))
+    if indexing == "xy" and len(lines) > 1:
+        places[:2] = 1, 0
+    sizes = [1] * len(lines)
+    for place, line in zip(places, lines, strict=True):
+        sizes[place] = line.meta["val"].numel()
+    for user in list(node.users):
+        if user.target is not operator.getitem:
+            continue
+        place, line = places[user.args[1]], lines[user.args[1]]
+        shape = [size if at == place else 1 for at, size in enumerate(sizes)]
+        with graph.inserting_before(user):
+            view = graph.call_function(torch.ops.aten.view.default, (line, shape))
+            grid = graph.call_function(torch.ops.aten.expand.default, (view, sizes))
+        view.meta = {**user.meta, "val": line.meta["val"].view(shape)}
+        grid.meta = dict(user.meta)
+        user.replace_all_uses_with(grid)
+        graph.erase_node(user)
+    if not node.users:
+        graph.erase_node(node)
 
 
 def _is_hidden_view(node: Any) -> bool:

@@ -69,6 +69,19 @@ def returned_twice(h: torch.Tensor) -> torch.Tensor:
     return kept + before * h
 
 
+def in_a_grid(indexing: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A function that writes into a line of a grid after it was made."""
+
+    def function(h: torch.Tensor) -> torch.Tensor:
+        line, other = h[0] * 1.0, h[:, 0] * 1.0
+        grids = torch.meshgrid(line, other, indexing=indexing)
+        line.mul_(3.0)
+        other[1:].add_(h[1:, 0])
+        return torch.stack(grids).sin() @ torch.ones(grids[0].shape[-1], 2) + h.sum()
+
+    return function
+
+
 def chain(h: torch.Tensor) -> torch.Tensor:
     skip = h * 2.0
     h.neg_()
@@ -96,6 +109,9 @@ OTHERS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "of dropout of nothing": written(lambda h: F.dropout(h, 0.0, True)),
     "of einsum's transpose": written(lambda h: torch.einsum("ij->ji", h)),
     "of einsum's sum": written(lambda h: torch.einsum("ij->i", h.clone())),
+    "of a line of a grid": in_a_grid("ij"),
+    "of a line of a plot's grid": in_a_grid("xy"),
+    "of conj_physical": written(torch.conj_physical),
     "of type_as": written(lambda h: h.type_as(h)),
     "of atleast_1d": written(torch.atleast_1d),
     "of broadcast_tensors": written(lambda h: torch.broadcast_tensors(h, h[:1])[0]),
