@@ -89,7 +89,7 @@ class Known(ForwardMode):
             args = (args[0], self._places(args[1]), *args[2:])
         elif name in _SIZED:
             args = (*args[:1], *(self._numbers(x) for x in args[1:]))
-            kwargs = {key: self._numbers(x) for key, x in kwargs.items()}
+            kwargs = {k: x if k == "input" else self._numbers(x) for k, x in kwargs.items()}
         tensors = list(_tensors((args, kwargs)))
         if not tensors and name not in _MAKERS:
             return func(*args, **kwargs)

@@ -47,6 +47,10 @@ MODULES: dict[str, tuple[Any, dict[str, Any]]] = {
     "a size as it is": (lambda self, x: x.expand(self.start, -1), {"start": 4}),
     "counts": (lambda self, x: x.repeat_interleave(self.start, 0), {"start": [2, 0, 1]}),
     "a list": (lambda self, x: x.split(self.start.tolist())[1], {"start": [2, 1]}),
+    "a size of itself": (
+        lambda self, x: torch.reshape(input=self.start, shape=(1,)).expand(self.start) * x,
+        {"start": 3},
+    ),
     "a factor": (lambda self, x: x * int(self.start), {"start": 4}),
     "by a view": (in_a_view, {"start": 1}),
 }
