@@ -48,7 +48,7 @@ MODULES: dict[str, tuple[Any, dict[str, Any]]] = {
     "counts": (lambda self, x: x.repeat_interleave(self.start, 0), {"start": [2, 0, 1]}),
     "a list": (lambda self, x: x.split(self.start.tolist())[1], {"start": [2, 1]}),
     "a size of itself": (
-        lambda self, x: torch.reshape(input=self.start, shape=(1,)).expand(self.start) * x,
+        lambda self, x: torch.reshape(input=self.start, shape=(1,)).expand(self.start) * x[0],
         {"start": 3},
     ),
     "a factor": (lambda self, x: x * int(self.start), {"start": 4}),
