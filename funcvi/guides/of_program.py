@@ -110,6 +110,12 @@ class _Program:
     def __init__(self, program: Run, target: Target) -> None:
         if target.call is None:
             raise TypeError(f"{_ALONE}; this target is no model's. {_OTHERWISE}")
+        if target.minibatch is not None:
+            raise ValueError(
+                "a numpyro guide draws its own rows of a subsampling plate, and "
+                f"{list(target.minibatch.axes)} are inside of one: use fv.mean_field(target) or "
+                "fv.blocks, or leave subsample_size out."
+            )
         self._program, self._call = program, target.call
         try:
             first = self._trace(handlers.seed(program, jax.random.key(0)))

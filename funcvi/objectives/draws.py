@@ -4,7 +4,7 @@ Each site of a joint is handled by the estimator that is right for it: some are 
 others carry their gradient in their score. A single distribution may be summed over instead.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
 from operator import add
 from typing import Any, NamedTuple, cast
@@ -68,6 +68,8 @@ class _Site(NamedTuple):
     label: str
     q: dist.Distribution
     estimator: str
+    count: float = 1.0  # how often its log density counts
+    has_draws: bool = False  # whether q has a batch element for each draw
 
 
 def draws(
@@ -83,6 +85,7 @@ def draws(
     function: str | None = None,
     log_p_of_points: bool = False,
     with_density: bool = True,
+    counts: Mapping[str, float] | None = None,
 ) -> Draws:
     """Draws of q, each site by the estimator that is right for it.
 
@@ -98,6 +101,8 @@ def draws(
         log_p_of_points: whether ``log_p`` takes draws with their logarithms (``Point``), where they
             have them; otherwise it gets values.
         with_density: whether what is averaged depends on ``log_q``, and not on ``log_p`` alone.
+        counts: of a dict of no batch shape, how often the log density of each member counts in
+            ``log_q``; members may then have batch shape (num_samples,), an element for each draw.
 
     Raises:
         TypeError: a member of q is not a distribution.
@@ -107,19 +112,23 @@ def draws(
     check_arguments(num_samples, estimator, allowed)
     leaves, structure = jax.tree.flatten_with_path(q, is_leaf=is_distribution)
     members = {label + jax.tree_util.keystr(path): d for path, d in leaves}
-    _check_members(members, label)
-    if len(members) > 1:
+    _check_members(members, label, () if counts is None else (num_samples,))
+    if len(members) > 1 or counts is not None:
         if estimator == "enumeration":
+            which = f"has {len(members)}" if len(members) > 1 else "is of some rows"
             raise ValueError(
-                f"enumeration needs a single distribution, {label} has {len(members)}: leave "
+                f"enumeration needs a single distribution, {label} {which}: leave "
                 "estimator out, and each gets the one that is right for it."
             )
         allowed = tuple(e for e in allowed if e != "enumeration")
     sites = []
-    for name, d in members.items():
+    for (path, _), (name, d) in zip(leaves, members.items(), strict=True):
         obstacle = jump(d) if jump else jump_obstacle(d) or edge_obstacle(d)
         kind = choose(d, estimator, allowed, jump=obstacle, label=name)
-        sites.append(_Site(name, unvalidated(widened(d)), kind))
+        site = _Site(name, unvalidated(widened(d)), kind)
+        if counts is not None:
+            site = site._replace(count=counts[path[0].key], has_draws=bool(d.batch_shape))
+        sites.append(site)
     _check_draws(sites, key, num_samples)
 
     def given(each: Sequence[Value]) -> Sequence[Value]:
@@ -214,7 +223,7 @@ def is_distribution(x: object) -> bool:
 
 def _drawn(site: _Site, key: Key, num_samples: int) -> tuple[Value, Array | None]:
     """Draws, and their log density where it comes with them."""
-    shape = (num_samples,)
+    shape = () if site.has_draws else (num_samples,)
     if site.estimator == "pathwise":
         return scored_point(site.q, key, shape)
     if site.estimator == "score_function":
@@ -227,6 +236,7 @@ def _densities(
 ) -> tuple[Array, Array | None]:
     """log q and the score, each summed over its sites."""
     log_q, score = [], []
+    scored = [site for site in sites if site.estimator == "score_function"]
     for site, z, density in zip(sites, each, known, strict=True):
         if site.estimator == "score_function":
             live = with_fixed_support(site.q, log_prob(site.q, z))
@@ -238,13 +248,13 @@ def _densities(
             density = with_fixed_support(site.q, _along_draws(site.q, z))
         if site.estimator != "score_function" and with_density and bends_along_draws(site.q):
             density = once_differentiable(type(site.q).__name__, density, site.q)
-        log_q.append(density)
+        log_q.append(density if site.count == 1 else site.count * density)
     if not score:
         return reduce(add, log_q), None
-    total = reduce(add, score)
     # Its first derivative is zero, as it may be, for the mean of the score is; the later ones are
     # those of log q once they are multiplied by exp(score).
-    return reduce(add, log_q) + total + jnp.expm1(-total), total
+    later = [s.count * (own + jnp.expm1(-own)) for s, own in zip(scored, score, strict=True)]
+    return reduce(add, log_q) + reduce(add, later), reduce(add, score)
 
 
 @jax.custom_jvp
@@ -297,7 +307,7 @@ def _scaled_gradient_jvp(
     return x, slope * undifferentiable(factor.astype(slope.dtype), [x, factor], refusal)
 
 
-def _check_members(members: dict[str, Any], label: str) -> None:
+def _check_members(members: dict[str, Any], label: str, of_draws: tuple[int, ...]) -> None:
     if not members:
         raise ValueError(f"{label} is an empty joint: there is nothing to draw.")
     for name, d in members.items():
@@ -305,7 +315,10 @@ def _check_members(members: dict[str, Any], label: str) -> None:
             raise TypeError(
                 f"{name} must be a numpyro distribution, {instead_of_a_distribution(d)}."
             )
-    shapes = {name: d.batch_shape for name, d in members.items()}
+    shapes = {
+        name: () if of_draws and d.batch_shape == of_draws else d.batch_shape
+        for name, d in members.items()
+    }
     if len(set(shapes.values())) > 1:
         raise ValueError(
             f"the members of {label} must have one batch shape, got {shapes}: expand them, or turn "
@@ -316,7 +329,7 @@ def _check_members(members: dict[str, Any], label: str) -> None:
 def _check_draws(sites: list[_Site], key: Key | None, num_samples: int) -> None:
     if key is not None:
         check_key(key)
-    for label, q, estimator in sites:
+    for label, q, estimator, *_ in sites:
         name = f"{label} = {type(q).__name__}"
         if key is None and not (estimator == "enumeration" and finite_support(q) is not None):
             raise ValueError(

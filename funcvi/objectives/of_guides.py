@@ -14,6 +14,7 @@ from funcvi.densities.bends import once_differentiable
 from funcvi.guides import Guide, check_guide
 from funcvi.objectives.draws import Draws, draws, is_distribution
 from funcvi.objectives.estimators import check_arguments
+from funcvi.objectives.minibatches import check_linear, of_rows
 from funcvi.sampling.gradients import edge_obstacle, jump_obstacle
 from funcvi.sampling.noise import split
 
@@ -53,6 +54,7 @@ class GuideLoss:
         check_arguments(self.num_samples, self.estimator, self.allowed)
         if self.reader is not None:
             self.guide.target.check_exact(self.reader)
+            check_linear(self.guide.target.minibatch, self.reader)
 
     def __call__(self, params: Params, key: Key) -> Array:
         """The loss at ``params``, in nats; pure, works under jit, grad and vmap."""
@@ -60,11 +62,24 @@ class GuideLoss:
         posterior = self.guide(params)
         target = posterior.target
         model_key, draw_key = split(key, 2)
+        for d in jax.tree.leaves(posterior.unconstrained, is_leaf=is_distribution):
+            if d.batch_shape:
+                raise ValueError(
+                    f"the guide's {type(d).__name__} has batch shape {d.batch_shape}: turn it into "
+                    f"an event by to_event({len(d.batch_shape)})."
+                )
+        q, counts, rows = posterior.unconstrained, None, None
+        if target.minibatch is not None:
+            rows = jax.vmap(target.minibatch.rows)(split(model_key, self.num_samples))
+            q, counts = of_rows(posterior, target.minibatch, rows)
 
         def log_p(raw: Any) -> Array:
             z = posterior.sites(raw)
-            keys = split(model_key, len(jax.tree.leaves(z)[0]))
-            values = jax.vmap(target.log_density)(z, keys)
+            if target.minibatch is not None:
+                values = jax.vmap(target.minibatch.log_density)(z, rows)
+            else:
+                keys = split(model_key, len(jax.tree.leaves(z)[0]))
+                values = jax.vmap(target.log_density)(z, keys)
             return once_differentiable(target.corner, values, z) if target.corner else values
 
         def jump(q: dist.Distribution) -> str | None:
@@ -72,11 +87,5 @@ class GuideLoss:
                 return "the target jumps where its data's support ends"
             return jump_obstacle(q) or edge_obstacle(q)
 
-        for q in jax.tree.leaves(posterior.unconstrained, is_leaf=is_distribution):
-            if q.batch_shape:
-                raise ValueError(
-                    f"the guide's {type(q).__name__} has batch shape {q.batch_shape}: turn it into "
-                    f"an event by to_event({len(q.batch_shape)})."
-                )
         how = draw_key, self.num_samples, self.estimator, self.allowed
-        return self.of(draws(posterior.unconstrained, log_p, *how, jump=jump, label="guide"))
+        return self.of(draws(q, log_p, *how, jump=jump, label="guide", counts=counts))

@@ -8,7 +8,7 @@ import numpy as np
 
 from funcvi._types import Key
 from funcvi.outputs.predictive import log_likelihoods, observed, predictions, prior_predictions
-from funcvi.targets import Sites, Target
+from funcvi.targets import Sites, Target, on_all_rows
 
 __all__ = ["inference_data"]
 
@@ -32,7 +32,8 @@ def inference_data(
 
     chains, count = next(iter(values.values())).shape[:2]
     found: dict[str, Any] = {"posterior": jax.tree.map(np.asarray, dict(values))}
-    if (call := target.call) is not None and groups:
+    if target.call is not None and groups:
+        call = target.call._replace(model=on_all_rows(target, target.call.model))
         flat = {n: x.reshape(chains * count, *x.shape[2:]) for n, x in values.items()}
         latents: Sites = {name: flat[name] for name in target.value_shapes}
         predictive_key, prior_key = jax.random.split(key)

@@ -13,7 +13,7 @@ from funcvi.outputs.inference_data import inference_data
 from funcvi.outputs.plots import figure_of
 from funcvi.outputs.predictive import predictions
 from funcvi.outputs.summary import Summary, summary_of
-from funcvi.targets import Shape, Sites, Target
+from funcvi.targets import Shape, Sites, Target, on_all_rows
 
 __all__ = ["Outputs"]
 
@@ -107,7 +107,8 @@ class Outputs:
         draw_key, model_key = jax.random.split(key)
         drawn = self.sample(draw_key, (num_samples,))
         latents = {name: drawn[name] for name in self.target.value_shapes}
-        at_points = handlers.substitute(model, data=dict(self.target.given))
+        of_all = on_all_rows(self.target, model)
+        at_points = handlers.substitute(of_all, data=dict(self.target.given))
         return predictions(at_points, args, kwargs, latents, model_key)
 
     def to_arviz(

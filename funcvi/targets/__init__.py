@@ -9,15 +9,18 @@ import jax.numpy as jnp
 from funcvi.targets.data import batch_axes, traced_data, with_data
 from funcvi.targets.of_density import Support, from_log_density
 from funcvi.targets.of_model import from_model
-from funcvi.targets.record import ModelCall, Shape, Sites, Target, leading_shape
+from funcvi.targets.record import Minibatch, ModelCall, Shape, Sites, Target, leading_shape
+from funcvi.targets.rows import on_all_rows
 
 __all__ = [
+    "Minibatch",
     "ModelCall",
     "Shape",
     "Sites",
     "Target",
     "batch_axes",
     "leading_shape",
+    "on_all_rows",
     "target",
     "traced_data",
     "with_data",

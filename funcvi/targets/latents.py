@@ -21,11 +21,6 @@ def latent_sites(
     Raises:
         ValueError: there are none, or one that has no density on unconstrained space; it names it.
     """
-    minibatches = {
-        name
-        for name, site in trace.items()
-        if site["type"] == "plate" and site["args"][1] not in (None, site["args"][0])
-    }
     sites, discrete = {}, {}
     for name, site in trace.items():
         if site["type"] == "mutable":
@@ -38,12 +33,6 @@ def latent_sites(
         if site["fn"].is_discrete:
             discrete[name] = site
             continue
-        if inside := minibatches & {frame.name for frame in site["cond_indep_stack"]}:
-            raise ValueError(
-                f"latent site {name!r} is inside the subsampling plate {inside.pop()!r}: its "
-                "values would belong to other data at every step. Sum it out, or learn an encoder "
-                "for it (fv.importance_weighted_elbo)."
-            )
         _check(name, site["fn"])
         sites[name] = site
     if discrete and not sites:

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 from jax import Array
 from jax.typing import ArrayLike
+from numpyro import handlers
 from numpyro.distributions import transforms
 from numpyro.distributions.constraints import Constraint
 from numpyro.distributions.util import sum_rightmost
@@ -21,6 +23,7 @@ from funcvi.programs import program, trace, value_and_grad
 from funcvi.runtime_checks import require
 
 __all__ = [
+    "Minibatch",
     "ModelCall",
     "Shape",
     "Sites",
@@ -46,6 +49,37 @@ class ModelCall(NamedTuple):
     model: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Minibatch:
+    """What is read of a target in a step, where latents are inside of subsampling plates.
+
+    Attributes:
+        sizes: by plate, how many rows there are and how many are read.
+        axes: by latent site inside such plates, and by axis of its value, the plate.
+        log_density: ``(unconstrained sites, rows) -> scalar``: an unbiased estimate of the
+            target's, where rows are any few and each is as likely as the others. Of the sites
+            inside plates it takes those rows alone.
+    """
+
+    sizes: Mapping[str, tuple[int, int]]
+    axes: Mapping[str, Mapping[int, str]]
+    log_density: Callable[[Sites, Mapping[str, Array]], Array]
+
+    def rows(self, key: Key) -> dict[str, Array]:
+        """By plate the indices of rows, drawn without replacement as numpyro draws them."""
+        found = {}
+        for name, one in zip(self.sizes, jax.random.split(key, len(self.sizes)), strict=True):
+            plate = functools.partial(numpyro.plate, name, *self.sizes[name])
+            with handlers.block(), handlers.seed(rng_seed=one), plate() as rows:
+                found[name] = rows
+        return found
+
+    def count(self, site: str) -> float:
+        """For how many rows of a site's each one that is read stands."""
+        plates = self.axes.get(site, {}).values()
+        return math.prod(self.sizes[name][0] / self.sizes[name][1] for name in plates)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +112,8 @@ class Target:
         plates: by site, the name of the plate that each axis of its value is, None for another.
         faults: ``(unconstrained sites) -> words``: which sites have no finite log density there,
             and why; empty where all have one. None for a log density.
+        minibatch: where latents are inside of subsampling plates, what ``fv.negative_elbo`` reads
+            in a step; all else here is of all rows.
     """
 
     shapes: Mapping[str, Shape]
@@ -100,6 +136,7 @@ class Target:
     constraints: Mapping[str, Constraint] = field(default_factory=dict)
     plates: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
     faults: Callable[[Sites], str] | None = None
+    minibatch: Minibatch | None = None
 
     @functools.cached_property
     def is_random(self) -> bool:

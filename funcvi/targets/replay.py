@@ -65,14 +65,22 @@ class Constrain(_Given):
     Attributes:
         values: constrained values by site; the model itself sees ``fill`` where a mask is False.
         log_det: log |det| of the bijections, summed.
-        log_det_counted: the same where masks are True, and the density of what they leave free.
+        log_det_counted: the same where masks are True, and the density of what they leave free;
+            each site's as often as ``counts`` says.
         points: values with their logarithms, where they were rounded to an edge.
     """
 
-    def __init__(self, fn: Model, z: Sites, fill: Mapping[str, Array] | None = None) -> None:
+    def __init__(
+        self,
+        fn: Model,
+        z: Sites,
+        fill: Mapping[str, Array] | None = None,
+        counts: Mapping[str, float] | None = None,
+    ) -> None:
         super().__init__(fn)
         self.z = z
         self.fill = fill or {}
+        self.counts = counts or {}
         self.values: Sites = {}
         self.log_det: Array = jnp.zeros(())
         self.log_det_counted: Array = jnp.zeros(())
@@ -89,12 +97,13 @@ class Constrain(_Given):
         self.values[name] = value
         self.log_det += log_det
         if (mask := mask_over(d)) is None:
-            self.log_det_counted += log_det
+            counted = log_det
         else:
-            self.log_det_counted += free_log_prob(mask, z)
+            counted = free_log_prob(mask, z)
             z = where_counted(mask, z, self.fill.get(name, 0.0))
             value = bijection(z)
-            self.log_det_counted += masked_log_det(d, mask, z, value)
+            counted += masked_log_det(d, mask, z, value)
+        self.log_det_counted += self.counts.get(name, 1) * counted
         msg["value"] = value
         self.points[name] = through(bijection, z, value)
 
