@@ -68,7 +68,7 @@ class _Site(NamedTuple):
     label: str
     q: dist.Distribution
     estimator: str
-    count: float = 1.0  # how often its log density counts
+    times: float = 1.0  # how often its log density counts
     has_draws: bool = False  # whether q has a batch element for each draw
 
 
@@ -127,7 +127,7 @@ def draws(
         kind = choose(d, estimator, allowed, jump=obstacle, label=name)
         site = _Site(name, unvalidated(widened(d)), kind)
         if counts is not None:
-            site = site._replace(count=counts[path[0].key], has_draws=bool(d.batch_shape))
+            site = site._replace(times=counts[path[0].key], has_draws=bool(d.batch_shape))
         sites.append(site)
     _check_draws(sites, key, num_samples)
 
@@ -248,12 +248,12 @@ def _densities(
             density = with_fixed_support(site.q, _along_draws(site.q, z))
         if site.estimator != "score_function" and with_density and bends_along_draws(site.q):
             density = once_differentiable(type(site.q).__name__, density, site.q)
-        log_q.append(density if site.count == 1 else site.count * density)
+        log_q.append(density if site.times == 1 else site.times * density)
     if not score:
         return reduce(add, log_q), None
     # Its first derivative is zero, as it may be, for the mean of the score is; the later ones are
     # those of log q once they are multiplied by exp(score).
-    later = [s.count * (own + jnp.expm1(-own)) for s, own in zip(scored, score, strict=True)]
+    later = [s.times * (own + jnp.expm1(-own)) for s, own in zip(scored, score, strict=True)]
     return reduce(add, log_q) + reduce(add, later), reduce(add, score)
 
 

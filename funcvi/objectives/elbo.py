@@ -21,7 +21,9 @@ def negative_elbo(
     """The loss ``-ELBO(params) = E_q[log q(z) - log p(z, data)]`` in nats, z unconstrained.
 
     A single mixture over all sites is summed over its components. Otherwise each site gets what is
-    right for it: pathwise gradients, or a score-function term with a leave-one-out baseline.
+    right for it: pathwise gradients, or a score-function term with a leave-one-out baseline. Where
+    the target has latents inside of subsampling plates, each draw reads rows of its own, which
+    count for all (Hoffman et al. 2013, arXiv:1206.7051); value and gradient stay unbiased.
 
     Args:
         guide: a family of posteriors over its target.
@@ -36,7 +38,8 @@ def negative_elbo(
 
     Raises:
         TypeError: ``guide`` is not a guide.
-        ValueError: the estimator is unknown, or its gradient would be zero or biased.
+        ValueError: the estimator is unknown, or its gradient would be zero or biased; when it is
+            called, the guide holds latents of all rows of a subsampling plate in one distribution.
 
     Example:
         >>> import jax, optax, numpyro.distributions as dist

@@ -68,7 +68,8 @@ class GuideLoss:
                     f"the guide's {type(d).__name__} has batch shape {d.batch_shape}: turn it into "
                     f"an event by to_event({len(d.batch_shape)})."
                 )
-        q, counts, rows = posterior.unconstrained, None, None
+        q, counts = posterior.unconstrained, None
+        rows: dict[str, Array] = {}
         if target.minibatch is not None:
             rows = jax.vmap(target.minibatch.rows)(split(model_key, self.num_samples))
             q, counts = of_rows(posterior, target.minibatch, rows)

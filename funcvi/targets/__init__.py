@@ -48,7 +48,8 @@ def target(
 
     Raises:
         ValueError: the model has no continuous latent site, or a discrete one that cannot be summed
-            out; the message names it.
+            out, or latents inside of a subsampling plate whose rows depend on each other; the
+            message names it.
         TypeError: ``model`` is not callable, or a support is not a constraint.
 
     Example:

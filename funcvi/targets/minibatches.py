@@ -48,10 +48,7 @@ def local_axes(
     sites: Mapping[str, Message], plates: Mapping[str, tuple[int, int]]
 ) -> dict[str, dict[int, str]]:
     """By site inside some of these plates, the axes of its value that they are."""
-    found = {
-        name: {i: plate for i, plate in enumerate(plates_of(site)) if plate in plates}
-        for name, site in sites.items()
-    }
+    found = {name: _axes(site, plates) for name, site in sites.items()}
     return {name: axes for name, axes in found.items() if axes}
 
 
@@ -82,13 +79,13 @@ def with_minibatches(
     try:
         first_run(WithoutDraws(handlers.seed(on_all, key)), call.args, call.kwargs)
     except (ValueError, TypeError, IndexError) as error:
-        text = str(error).split("\n")[0]
-        raise ValueError(
-            f"{where} the model does not run on all of its {plates[plate][0]} rows: {text}\n"
-            f"{_HINT}, {_OTHERWISE}, or learn an encoder (docs/posteriors.md, Amortised guides)."
-        ) from error
+        raise _does_not_run(where, plates[plate][0], error) from error
     whole = make(on_all)
-    if whole.is_random:
+    try:
+        is_random = whole.is_random  # its density is traced here, once the model has run
+    except (ValueError, TypeError, IndexError) as error:
+        raise _does_not_run(where, plates[plate][0], error) from error
+    if is_random:
         raise ValueError(
             f"{where} the model makes other random choices too (numpyro.prng_key, dropout), which "
             "differ with the rows: leave one of the two out."
@@ -134,6 +131,7 @@ def _same_by_row(
             )
         found = {}
         for name, site in of_some.items():
+            _check_rows(of_all[name], part)
             values = _taken(_scaled(of_all[name]), _density_axes(of_all[name], rows), rows)
             scale = _count(site, part)
             found[name] = _close(scale * values, _scaled(site))
@@ -143,6 +141,22 @@ def _same_by_row(
         return found
 
     return lambda keys: jax.tree.map(jnp.all, jax.lax.map(same, keys))
+
+
+def _check_rows(site: Message, part: Minibatch) -> None:
+    """Raises a ValueError where a site's data have one row, which would be that of all."""
+    if not site["is_observed"]:
+        return
+    shape = jnp.shape(site["value"])
+    batch = len(shape) - site["fn"].event_dim
+    for frame in site["cond_indep_stack"]:
+        axis = batch + frame.dim
+        if frame.name in part.sizes and axis >= 0 and shape[axis] == 1 < frame.size:
+            raise ValueError(
+                f"site {site['name']!r} observes one row, of shape {shape}, in the subsampling "
+                f"plate {frame.name!r} of {frame.size} rows, which have latents of their own.\n"
+                f"{_HINT}; what all rows share is a scalar."
+            )
 
 
 def _count(site: Message, part: Minibatch) -> float:
@@ -167,7 +181,9 @@ def _density_axes(site: Message, rows: Mapping[str, Any]) -> dict[int, str]:
 
 
 def _axes(site: Message, rows: Mapping[str, Any]) -> dict[int, str]:
-    return {i: name for i, name in enumerate(plates_of(site)) if name in rows}
+    """Of these plates the axes that they are in a site's value."""
+    named = ((i, name) for i, name in enumerate(plates_of(site)) if name is not None)
+    return {i: name for i, name in named if name in rows}
 
 
 def _taken(value: Array, axes: Axes, rows: Mapping[str, Array]) -> Array:
@@ -186,6 +202,14 @@ def _close(expected: Array, found: Array) -> Array:
 
 def _sampled(trace: Mapping[str, Message]) -> dict[str, Message]:
     return {name: site for name, site in trace.items() if site["type"] == "sample"}
+
+
+def _does_not_run(where: str, size: int, error: Exception) -> ValueError:
+    text = str(error).split("\n")[0]
+    return ValueError(
+        f"{where} the model does not run on all of its {size} rows: {text}\n"
+        f"{_HINT}, {_OTHERWISE}, or learn an encoder (docs/posteriors.md, Amortised guides)."
+    )
 
 
 def _dependent(name: str, where: str) -> Callable[[], ValueError]:

@@ -91,13 +91,3 @@ def test_the_elbo_of_minibatches_fits_and_the_full_model_judges_it():
     exact = fv.laplace(FULL)
     exact = exact(exact.init(KEY)).marginals()["slope"]
     assert abs(posterior.marginals()["slope"].loc - exact.loc) < exact.scale
-
-
-def test_a_latent_inside_a_subsampling_plate_is_refused():
-    def local(y):
-        with numpyro.plate("data", len(y), subsample_size=5) as i:
-            z = numpyro.sample("z", dist.Normal(0.0, 1.0))
-            numpyro.sample("y", dist.Normal(z, 1.0), obs=y[i])
-
-    with pytest.raises(ValueError, match=r"latent site 'z' is inside the subsampling plate 'data'"):
-        fv.target(local, Y)

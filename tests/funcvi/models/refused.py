@@ -126,10 +126,10 @@ def scan_in_scan(y):
     scan(outer, 0.0, y)
 
 
-def local_in_a_minibatch(y):
+def dependent_rows(y):
     with numpyro.plate("rows", 4, subsample_size=2) as some:
         x = numpyro.sample("x", dist.Normal())
-        numpyro.sample("y", dist.Normal(x, 1.0), obs=y[some])
+        numpyro.sample("y", dist.Normal(x - x.mean(), 1.0), obs=y[some])
 
 
 def circular(y):
@@ -188,7 +188,9 @@ REFUSALS = [
     Refusal("read outside", read_outside, "site 'last' depends on the discrete site 'z'", (Y,)),
     Refusal("masked outside", masked_outside, "'z' has another log density", (Y,)),
     Refusal("scan in scan", scan_in_scan, "'level' is in a scan within a scan", (Y,)),
-    Refusal("minibatch", local_in_a_minibatch, "'x' is inside the subsampling plate", (Y,)),
+    Refusal(
+        "minibatch", dependent_rows, "'x' is inside the subsampling plate.*'y' has another", (Y,)
+    ),
     Refusal("circular", circular, "'a_unwrapped' is of numpyro's CircularReparam", (Y,)),
     Refusal("sphere", on_a_sphere, "'x' has the support sphere, onto which", (Y,)),
     Refusal("flat on a sphere", flat_on_a_sphere, "'x' has the support sphere, onto which", (Y,)),
