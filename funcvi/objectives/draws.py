@@ -21,6 +21,7 @@ from funcvi.densities.bends import bends, bends_along_draws, once_differentiable
 from funcvi.densities.log_prob import log_prob
 from funcvi.objectives.enumeration import enumerated, finite_support
 from funcvi.objectives.estimators import check_arguments, choose
+from funcvi.objectives.sites import Site, check_noise, drawn
 from funcvi.sampling.draw import unvalidated
 from funcvi.sampling.dtypes import own_dtype
 from funcvi.sampling.gradients import (
@@ -29,11 +30,8 @@ from funcvi.sampling.gradients import (
     undifferentiable,
     with_fixed_support,
 )
-from funcvi.sampling.noise import split
 from funcvi.sampling.points import Value, changed, value_of
-from funcvi.sampling.registry import raw_point
 from funcvi.sampling.rounding import inside_support, is_half, widened
-from funcvi.sampling.scored import scored_point
 from funcvi.wrong_kinds import instead_of_a_distribution
 
 __all__ = ["Draws", "average", "bound", "draws", "is_distribution"]
@@ -64,14 +62,6 @@ class Draws(NamedTuple):
         return jnp.zeros_like(self.log_q) if self.live_score is None else self.live_score
 
 
-class _Site(NamedTuple):
-    label: str
-    q: dist.Distribution
-    estimator: str
-    times: float = 1.0  # how often its log density counts
-    has_draws: bool = False  # whether q has a batch element for each draw
-
-
 def draws(
     q: Joint,
     log_p: Callable[[Any], Array],
@@ -86,6 +76,7 @@ def draws(
     log_p_of_points: bool = False,
     with_density: bool = True,
     counts: Mapping[str, float] | None = None,
+    noise: str = "independent",
 ) -> Draws:
     """Draws of q, each site by the estimator that is right for it.
 
@@ -103,6 +94,7 @@ def draws(
         with_density: whether what is averaged depends on ``log_q``, and not on ``log_p`` alone.
         counts: of a dict of no batch shape, how often the log density of each member counts in
             ``log_q``; members may then have batch shape (num_samples,), an element for each draw.
+        noise: one of ``NOISES``.
 
     Raises:
         TypeError: a member of q is not a distribution.
@@ -125,7 +117,7 @@ def draws(
     for (path, _), (name, d) in zip(leaves, members.items(), strict=True):
         obstacle = jump(d) if jump else jump_obstacle(d) or edge_obstacle(d)
         kind = choose(d, estimator, allowed, jump=obstacle, label=name)
-        site = _Site(name, unvalidated(widened(d)), kind)
+        site = Site(name, unvalidated(widened(d)), kind)
         if counts is not None:
             site = site._replace(times=counts[path[0].key], has_draws=bool(d.batch_shape))
         sites.append(site)
@@ -147,6 +139,7 @@ def draws(
             )
         return values
 
+    check_noise(sites, noise)
     if sites[0].estimator == "enumeration":
         z, log_q, values, weight = enumerated(sites[0].q, lambda z: density([z]), key, num_samples)
         if with_density and bends(sites[0].q):
@@ -155,8 +148,7 @@ def draws(
         z = jax.tree.unflatten(structure, [value_of(value)])
         return _narrow(Draws(z, log_q, values, weight=weight), members)
     assert key is not None
-    keys = [key] if len(sites) == 1 else list(split(key, len(sites)))
-    pairs = [_drawn(site, k, num_samples) for site, k in zip(sites, keys, strict=True)]
+    pairs = drawn(sites, key, num_samples, noise)
     each: Sequence[Value] = [z for z, _ in pairs]
     if any(site.estimator == "doubly_reparameterised" for site in sites):
         each = _doubly_reparameterised(sites, each, density)
@@ -221,18 +213,8 @@ def is_distribution(x: object) -> bool:
     return isinstance(x, dist.Distribution)
 
 
-def _drawn(site: _Site, key: Key, num_samples: int) -> tuple[Value, Array | None]:
-    """Draws, and their log density where it comes with them."""
-    shape = () if site.has_draws else (num_samples,)
-    if site.estimator == "pathwise":
-        return scored_point(site.q, key, shape)
-    if site.estimator == "score_function":
-        return stop_gradient(raw_point(stop_gradient(site.q), key, shape)), None
-    return raw_point(site.q, key, shape), None
-
-
 def _densities(
-    sites: list[_Site], each: Sequence[Value], known: Sequence[Array | None], with_density: bool
+    sites: list[Site], each: Sequence[Value], known: Sequence[Array | None], with_density: bool
 ) -> tuple[Array, Array | None]:
     """log q and the score, each summed over its sites."""
     log_q, score = [], []
@@ -270,7 +252,7 @@ def _along_draws_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
 
 
 def _doubly_reparameterised(
-    sites: list[_Site], each: Sequence[Value], log_p: Callable[[Sequence[Value]], Array]
+    sites: list[Site], each: Sequence[Value], log_p: Callable[[Sequence[Value]], Array]
 ) -> Sequence[Value]:
     """The same draws, with gradients scaled once more by their normalised importance weights.
 
@@ -326,7 +308,7 @@ def _check_members(members: dict[str, Any], label: str, of_draws: tuple[int, ...
         )
 
 
-def _check_draws(sites: list[_Site], key: Key | None, num_samples: int) -> None:
+def _check_draws(sites: list[Site], key: Key | None, num_samples: int) -> None:
     if key is not None:
         check_key(key)
     for label, q, estimator, *_ in sites:

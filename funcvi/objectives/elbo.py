@@ -16,7 +16,11 @@ def _negative_elbo(d: Draws) -> Array:
 
 
 def negative_elbo(
-    guide: Guide, *, num_samples: int = 16, estimator: str | None = None
+    guide: Guide,
+    *,
+    num_samples: int = 16,
+    estimator: str | None = None,
+    noise: str = "independent",
 ) -> GuideLoss:
     """The loss ``-ELBO(params) = E_q[log q(z) - log p(z, data)]`` in nats, z unconstrained.
 
@@ -31,6 +35,10 @@ def negative_elbo(
         estimator: "enumeration", "pathwise", "score_function" or "sticking_the_landing" to force
             one. Sticking the landing (Roeder et al. 2017, arXiv:1703.09194) has variance zero where
             the guide is exact.
+        noise: "independent", or "sobol": draws are made of scrambled Sobol' points, which are
+            spread more evenly, so that value and gradient of a smooth target vary less with the
+            key, and stay unbiased (Buchholz et al. 2018, arXiv:1807.01604). For guides whose draws
+            are maps of normal noise, and a power of two of draws.
 
     Returns:
         ``loss(params, key) -> scalar``, for :func:`fv.fit`: a value, equal to another one with the
@@ -39,7 +47,8 @@ def negative_elbo(
     Raises:
         TypeError: ``guide`` is not a guide.
         ValueError: the estimator is unknown, or its gradient would be zero or biased; when it is
-            called, the guide holds latents of all rows of a subsampling plate in one distribution.
+            called, the guide holds latents of all rows of a subsampling plate in one distribution,
+            or its draws cannot be made of the noise.
 
     Example:
         >>> import jax, optax, numpyro.distributions as dist
@@ -54,4 +63,4 @@ def negative_elbo(
         >>> round(float(guide(result.params).marginals()["a"].scale), 2)
         0.5
     """
-    return GuideLoss(guide, _negative_elbo, num_samples, estimator, _ALLOWED)
+    return GuideLoss(guide, _negative_elbo, num_samples, estimator, _ALLOWED, None, noise)

@@ -8,13 +8,14 @@ import jax
 import numpyro.distributions as dist
 from jax import Array
 
-from funcvi._checks import check_key
+from funcvi._checks import check_key, check_option
 from funcvi._types import Key, Params
 from funcvi.densities.bends import once_differentiable
 from funcvi.guides import Guide, check_guide
 from funcvi.objectives.draws import Draws, draws, is_distribution
 from funcvi.objectives.estimators import check_arguments
 from funcvi.objectives.minibatches import check_linear, of_rows
+from funcvi.objectives.sites import NOISES
 from funcvi.sampling.gradients import edge_obstacle, jump_obstacle
 from funcvi.sampling.noise import split
 
@@ -48,10 +49,17 @@ class GuideLoss:
     estimator: str | None
     allowed: tuple[str, ...]
     reader: str | None = None
+    noise: str = "independent"
 
     def __post_init__(self) -> None:
         check_guide(self.guide)
         check_arguments(self.num_samples, self.estimator, self.allowed)
+        check_option(self.noise, "noise", NOISES)
+        if self.noise == "sobol" and self.num_samples & (self.num_samples - 1):
+            raise ValueError(
+                'noise="sobol" is even where num_samples is a power of two (16, 64, 256), got '
+                f"{self.num_samples}."
+            )
         if self.reader is not None:
             self.guide.target.check_exact(self.reader)
             check_linear(self.guide.target.minibatch, self.reader)
@@ -89,4 +97,5 @@ class GuideLoss:
             return jump_obstacle(q) or edge_obstacle(q)
 
         how = draw_key, self.num_samples, self.estimator, self.allowed
-        return self.of(draws(q, log_p, *how, jump=jump, label="guide", counts=counts))
+        options: Any = {"jump": jump, "counts": counts, "noise": self.noise}
+        return self.of(draws(q, log_p, *how, label="guide", **options))

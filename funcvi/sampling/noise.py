@@ -20,6 +20,7 @@ __all__ = [
     "fractions",
     "normal",
     "normal_and_exponential",
+    "normal_of_fraction",
     "normal_ratio",
     "signed_tail",
     "split",
@@ -93,6 +94,16 @@ def fractions(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> tuple[Array
 def normal(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
     """Standard normal draws, by inversion, with tails down to 2**-33 (|z| of 6.3)."""
     return _normal(*signed_tail(key, shape, dtype))
+
+
+def normal_of_fraction(high: Array, low: Array, dtype: jnp.dtype) -> Array:
+    """Where a standard normal has the distribution function ``(high + low / 2**32) / 2**32``.
+
+    It rises with ``high``, and both tails are fine; float32 has no use for ``low``.
+    """
+    is_above = high >> _U32(31) == 1
+    folded = high ^ jnp.where(is_above, _U32(0xFFFFFFFF), _U32(0x80000000))
+    return _normal(*_signed_tail(folded, jnp.where(is_above, ~low, low), dtype))
 
 
 def exponential(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:

@@ -1,6 +1,6 @@
 """Draws together with their log densities, without inverting what was just computed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
@@ -15,7 +15,7 @@ from funcvi.sampling.point_transforms import through
 from funcvi.sampling.points import Value, value_of
 from funcvi.sampling.rounding import inside_support, is_half, widened
 
-__all__ = ["sample_and_log_prob", "scored_point"]
+__all__ = ["sample_and_log_prob", "scored_as_drawn", "scored_point"]
 
 
 def sample_and_log_prob(
@@ -57,12 +57,19 @@ def scored_point(
     """The draws of one distribution with their logarithms, and their log densities."""
     if hasattr(d, "sample_and_log_prob"):
         return d.sample_and_log_prob(key, sample_shape)
+    return scored_as_drawn(d, lambda d: pathwise_point(d, key, sample_shape))
+
+
+def scored_as_drawn(
+    d: dist.Distribution, drawn: Callable[[dist.Distribution], Value]
+) -> tuple[Value, Array]:
+    """The same, where ``drawn`` says how a distribution is drawn: d, or what it is the image of."""
     if type(d).log_prob is not dist.TransformedDistribution.log_prob:
-        x = pathwise_point(d, key, sample_shape)
+        x = drawn(d)
         return x, log_prob(d, x)
     half = is_half(own_dtype(d))
     wide = widened(d) if half else d
-    x, steps = pathwise_point(wide.base_dist, key, sample_shape), []
+    x, steps = drawn(wide.base_dist), []
     for transform in wide.transforms:
         before = x
         y, intermediate = transform.call_with_intermediates(value_of(before))
