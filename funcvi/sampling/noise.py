@@ -103,7 +103,11 @@ def normal_of_fraction(high: Array, low: Array, dtype: jnp.dtype) -> Array:
     """
     is_above = high >> _U32(31) == 1
     folded = high ^ jnp.where(is_above, _U32(0xFFFFFFFF), _U32(0x80000000))
-    return _normal(*_signed_tail(folded, jnp.where(is_above, ~low, low), dtype))
+    sign, v = _signed_tail(folded, low, dtype)
+    if dtype == jnp.float64:
+        rest = jnp.where(is_above, ~low, low)
+        v = _unit((folded << _U32(1)) | (rest >> _U32(31)), rest << _U32(1))
+    return _normal(sign, v)
 
 
 def exponential(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
