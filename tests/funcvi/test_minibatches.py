@@ -50,7 +50,7 @@ def taken(z, minibatch, rows):
     return z
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", MODELS)
 def test_the_target_is_that_of_all_rows(name):
     some, full = targets(name)
@@ -68,7 +68,7 @@ def test_the_target_is_that_of_all_rows(name):
         np.testing.assert_allclose(some.log_density(z), expected, rtol=1e-5)
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("x64", [False, True])
 @pytest.mark.parametrize("name", MODELS)
 def test_the_mean_over_all_minibatches_is_the_density_and_its_gradient(name, x64):
@@ -230,6 +230,7 @@ def test_fits_end_where_those_of_all_rows_do(name):
     assert abs(at_some - at_all) < 0.02
 
 
+@pytest.mark.slow
 def test_outputs_are_of_all_rows():
     some, full = targets("hierarchy")
     posterior = fv.mean_field(some)(fv.mean_field(some).init(KEY))

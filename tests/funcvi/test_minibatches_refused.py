@@ -35,7 +35,7 @@ WHOLE = {
 }
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", WHOLE)
 def test_guides_of_all_rows_at_once(name):
     guide = WHOLE[name](target())
@@ -54,12 +54,14 @@ READERS = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", READERS)
 def test_losses_that_are_not_linear(name):
     with pytest.raises(ValueError, match=rf"fv.{name} is not linear.*site 'z'.*plate 'rows'"):
         READERS[name](fv.mean_field(target()))
 
 
+@pytest.mark.slow
 def test_enumeration_and_numpyros_guides():
     guide = fv.mean_field(target())
     loss = fv.negative_elbo(guide, estimator="enumeration")
@@ -144,7 +146,7 @@ MODELS_REFUSED = {
 }
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", MODELS_REFUSED)
 def test_models_whose_rows_depend_on_each_other(name):
     model, message = MODELS_REFUSED[name]

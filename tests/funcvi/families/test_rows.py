@@ -41,6 +41,7 @@ BATCHES = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", BATCHES)
 def test_densities_of_elements_are_those_of_the_batch(name):
     d = BATCHES[name]

@@ -131,6 +131,7 @@ def test_eagerly_and_under_jit_in_both_widths_and_of_minibatches():
     assert differ(*values) < 4
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("make", "options", "message"),
     [
