@@ -164,6 +164,7 @@ def test_second_derivatives_have_the_mean_of_all_rows(way):
     assert differ(found, expected) < 5
 
 
+@pytest.mark.slow
 def test_rows_that_are_not_read_have_no_gradient():
     some, _ = targets("hierarchy")
     guide = fv.mean_field(some)
