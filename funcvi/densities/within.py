@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
+from jax.typing import ArrayLike
+from numpyro.distributions import constraints
 from numpyro.distributions import transforms as nt
 
 from funcvi._numpyro import Mixture, mask_of
@@ -15,7 +17,8 @@ def within(d: dist.Distribution, x: Array, slack: Array | float = 0.0) -> Array 
     """Whether values (*sample, *batch, *event) are inside: (*sample, *batch), or True for all.
 
     The edges count as inside, as does what is masked. What curves (a simplex, a factor) is not
-    checked: draws on it are off by a rounding, as values are by ``slack`` behind a transform.
+    checked: draws on it are off by a rounding, as values are by ``slack`` behind a transform. Of
+    counts of one total (a multinomial) the sum is.
     """
     if isinstance(d, dist.Independent):
         return _all_of(within(d.base_dist, x, slack), d.reinterpreted_batch_ndims)
@@ -71,6 +74,8 @@ def _rounding(transform: nt.Transform, y: Array) -> Array | float:
 
 def _between(support: object, x: Array, event_dim: int, slack: Array | float = 0.0) -> Array | bool:
     """Between the bounds of a support, where it has any and they are each entry's own."""
+    if isinstance(support, constraints.multinomial):
+        return _all_of(_of_total(support.upper_bound, x), event_dim - 1)
     if getattr(support, "event_dim", 0):
         return True
     low = getattr(support, "lower_bound", None)
@@ -81,6 +86,17 @@ def _between(support: object, x: Array, event_dim: int, slack: Array | float = 0
     if high is not None:
         inside = _both(inside, x <= high + slack)
     return _all_of(inside, event_dim)
+
+
+def _of_total(total: ArrayLike, x: Array) -> Array:
+    """Counts that sum to this total, but for the rounding of floats above their exact integers."""
+    size = jnp.asarray(total)
+    sums = x.sum(-1)
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        right = jnp.abs(sums - size) <= jnp.finfo(x.dtype).eps * size
+    else:
+        right = sums == size
+    return jnp.logical_and(right, jnp.all(x >= 0, axis=-1))
 
 
 def _all_of(inside: Array | bool, axes: int) -> Array | bool:

@@ -34,6 +34,8 @@ def is_inside(q: Constraint, p: Constraint) -> bool | np.bool_ | Array:
         >>> bool(is_inside(constraints.real, constraints.positive))
         False
     """
+    if isinstance(p, constraints.multinomial):  # of one total: draws are asked for theirs
+        return isinstance(q, constraints.multinomial) or _bounds(q) is None
     if type(q) is type(p) and _bounds(q) is None:
         return True
     if isinstance(p, _ORDERED):
@@ -62,6 +64,8 @@ def _bounds(support: Constraint) -> tuple[ArrayLike, ArrayLike] | None:
         return -np.inf, np.inf
     if isinstance(support, type(constraints.boolean)):
         return 0, 1
+    if isinstance(support, constraints.multinomial):
+        return 0, support.upper_bound
     low = getattr(support, "lower_bound", None)
     high = getattr(support, "upper_bound", None)
     if low is None and high is None:

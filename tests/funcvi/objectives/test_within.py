@@ -84,6 +84,61 @@ def test_a_point_inside_has_the_density_that_it_had():
     assert float(edge) == pytest.approx(-np.log(2 / np.pi) / 2)
 
 
+HALF = jnp.ones(2) / 2
+TOTALS = {
+    "fewer": (dist.Multinomial(3, HALF), dist.Multinomial(4, HALF)),
+    "more": (dist.Multinomial(4, HALF), dist.Multinomial(3, HALF)),
+    "by logits": (dist.Multinomial(3, HALF), dist.Multinomial(4, logits=HALF)),
+    "arrays": (
+        dist.Multinomial(jnp.array([3, 5]), HALF),
+        dist.Multinomial(jnp.array([4, 5]), HALF),
+    ),
+    "an event of them": (
+        dist.Multinomial(jnp.array([3, 5]), HALF).to_event(1),
+        dist.Multinomial(jnp.array([4, 5]), HALF).to_event(1),
+    ),
+    "Dirichlet's": (dist.DirichletMultinomial(HALF, 3), dist.Multinomial(4, HALF)),
+    "to Dirichlet's": (dist.Multinomial(3, HALF), dist.DirichletMultinomial(HALF, 4)),
+    "both Dirichlet's": (dist.DirichletMultinomial(HALF, 3), dist.DirichletMultinomial(HALF, 4)),
+}
+
+
+@pytest.mark.parametrize("name", TOTALS)
+def test_no_counts_of_one_total_have_another(name):
+    q, p = TOTALS[name]
+    assert fv.kl(q, p, key=KEY, num_samples=10) == np.inf
+
+
+def test_traced_totals_are_compared_by_the_program():
+    q = dist.Multinomial(jnp.array(3), HALF, total_count_max=6)
+
+    @jax.jit
+    def kl(total):
+        p = dist.Multinomial(total, jnp.array([0.3, 0.7]), total_count_max=6)
+        return fv.kl(q, p, key=KEY, num_samples=1000)
+
+    assert kl(4) == kl(2) == np.inf
+    exact = 3 * np.sum(0.5 * np.log(0.5 / np.array([0.3, 0.7])))
+    assert float(kl(3)) == pytest.approx(exact, abs=0.1)
+
+
+def test_counts_of_one_total_against_counts_of_any():
+    q, rates = dist.Multinomial(3, HALF), jnp.ones(2)
+    assert np.isfinite(fv.kl(q, dist.Poisson(rates).to_event(1), key=KEY))
+    for p, reached in ((q, dist.Poisson(rates)), (q, dist.Binomial(3, HALF))):
+        with pytest.raises(ValueError, match="is infinite"):
+            fv.kl(reached.to_event(1), p, key=KEY)
+    with pytest.raises(ValueError, match="is infinite"):
+        fv.kl(q, dist.Binomial(2, HALF).to_event(1), key=KEY)
+
+
+def test_large_totals_are_counted_in_the_precision_of_their_floats():
+    p = dist.Multinomial(30_000_001, HALF)
+    for x in (jnp.array([14_999_999, 15_000_002]), jnp.array([1.5e7, 1.5e7 + 1])):
+        assert np.isfinite(log_prob_within(p)(x))
+    assert log_prob_within(p)(jnp.array([15_000_001, 15_000_001])) == -np.inf
+
+
 UNDRAWABLE = {
     "GaussianCopulaBeta/matrix",
     "GaussianCopulaBeta/cholesky",
