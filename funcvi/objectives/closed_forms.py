@@ -31,7 +31,7 @@ def closed_form(q: dist.Distribution, p: dist.Distribution) -> Array | None:
         return None  # numpyro truncates an infinite sum there, which biases the gradient
     other = p.base_dist if isinstance(p, dist.ExpandedDistribution) else p
     if isinstance(bare, dist.Delta):
-        return bare.log_density - log_prob_within(p)(bare.v)
+        return bare.log_density - log_prob_within(p)(_as_value(bare.v, p))
     for kinds, formula in _OURS.items():
         if type(bare) in kinds and type(other) in kinds:
             return formula(bare, other)
@@ -41,12 +41,30 @@ def closed_form(q: dist.Distribution, p: dist.Distribution) -> Array | None:
         return None
 
 
+def _as_value(point: Array, p: dist.Distribution) -> Array:
+    """An index is an integer to numpyro, what lies between two is outside (see ``supports``)."""
+    while isinstance(p, (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)):
+        p = p.base_dist
+    if isinstance(p, (dist.CategoricalProbs, dist.CategoricalLogits)):
+        return jnp.floor(jnp.asarray(point)).astype(int)
+    return point
+
+
 def _categorical(q: dist.Distribution, p: dist.Distribution) -> Array:
     """numpyro's, with a gradient that stays finite where q is zero."""
-    log_q, log_p = _log_pmf(q), _log_pmf(p)
+    log_q, log_p = _as_long(_log_pmf(q), _log_pmf(p))
     counted = log_q > -jnp.inf
     ratio = jnp.where(counted, log_q, 0.0) - jnp.where(counted, log_p, 0.0)
     return jnp.sum(jnp.where(counted, jnp.exp(log_q) * ratio, 0.0), axis=-1)
+
+
+def _as_long(*log_pmfs: Array) -> list[Array]:
+    """With no mass on the values that the others have beyond."""
+    most = max(x.shape[-1] for x in log_pmfs)
+    return [
+        jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, most - x.shape[-1])], constant_values=-jnp.inf)
+        for x in log_pmfs
+    ]
 
 
 def _log_pmf(d: dist.Distribution) -> Array:

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 from numpyro.distributions import constraints
 
 from funcvi.constraints import constraint_name
+from funcvi.densities.within import within
 from funcvi.runtime_checks import require
 from funcvi.sampling.gradients import GATED, covers_the_line, support_of
 from funcvi.sampling.nesting import is_inside
@@ -40,7 +42,10 @@ def checked_pair(
             "broadcast to q's. Expand q, or reshape one of them."
         )
     if isinstance(q, dist.Delta):
-        return lambda value: value
+        inside_p = within(p, jnp.asarray(q.v) + 0, exact=True)  # of booleans, integers
+        if inside_p is True:
+            return lambda value: value
+        return lambda value: jnp.where(inside_p, value, jnp.inf)
     if is_discrete(q) != is_discrete(p):
         kinds = ["discrete" if is_discrete(d) else "continuous" for d in (q, p)]
         raise ValueError(
