@@ -284,6 +284,10 @@ def _comparable(value: object, enter: Callable[[ClosedJaxpr | Jaxpr], _Facts]) -
         return type(value), *(_comparable(v, enter) for v in value)
     if isinstance(value, float):
         return float, value.hex()  # 0.0 is not -0.0, and nan is nan
+    if isinstance(value, int):
+        return type(value), hex(value)  # hash(-1) is hash(-2)
+    if isinstance(value, complex):
+        return complex, value.real.hex(), value.imag.hex()
     if isinstance(value, jax.Array):
         return _Same(value)
     if isinstance(value, (np.ndarray, np.generic)):

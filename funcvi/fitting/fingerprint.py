@@ -25,17 +25,25 @@ def fingerprint(traced: programs.Traced, args: tuple[object, ...]) -> Words:
     program = hash(traced.key)
     words: list[Words] = [np.array([program & _MASK, program >> 32 & _MASK], np.uint32)]
     leaves = jax.tree.leaves((traced.constants, args))
-    for multiplier in (0x9E3779B1, 0x85EBCA77):  # odd: no single change is lost
-        total: Words = np.zeros(1, np.uint32)
+    for multiplier in (0x9E3779B1, 0x7FEB352D):  # odd: no two places are the same
+        total: Words = np.full(1, multiplier, np.uint32)
         for leaf in leaves:
-            total = total * np.uint32(0xC2B2AE3D) + _sum(_words(leaf), multiplier)
+            total = _mixed(total) + _sum(_words(leaf), multiplier)
         words.append(total)
     return (np if _jax.is_concrete(words) else jnp).concatenate(words)
 
 
 def _sum(words: Words, multiplier: int) -> Words:
-    places = np.arange(1, 2 * words.size, 2, dtype=np.uint32) * np.uint32(multiplier)
-    return ((words ^ words >> np.uint32(15)) * places).sum(dtype=np.uint32, keepdims=True)
+    """Each word mixed with its place before the sum: what is linear in them lets changes cancel."""
+    places = np.arange(1, 1 + words.size, dtype=np.uint32) * np.uint32(multiplier)
+    return _mixed(words ^ places).sum(dtype=np.uint32, keepdims=True)
+
+
+def _mixed(x: Words) -> Words:
+    """A bijection of 32 bits, each of which turns half of the others: MurmurHash3's finalizer."""
+    for shift, multiplier in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        x = (x ^ x >> np.uint32(shift)) * np.uint32(multiplier)
+    return x ^ x >> np.uint32(16)
 
 
 def _words(leaf: object) -> Words:
