@@ -7,15 +7,15 @@ from functools import partial
 from typing import TypeAlias, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from funcvi import _jax
 from funcvi._types import Params
 from funcvi.fitting.status import Status, Verdict, judge
 from funcvi.fitting.steps import Carry
+from funcvi.sampling.rounding import is_half
 
-__all__ = ["Fit", "moved"]
+__all__ = ["Fit"]
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ PerFit: TypeAlias = T | Sequence["PerFit[T]"]
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=("params", "losses", "state", "carry", "moved", "judged_from", "fingerprint"),
+    data_fields=("params", "losses", "state", "carry", "judged_from", "fingerprint"),
     meta_fields=("unread", "is_random", "loop", "patience", "tolerance", "interruption"),
 )
 @dataclass(frozen=True)
@@ -41,7 +41,6 @@ class Fit:
             of fits, NaN after the end of one that gave up.
         state: what the loss carries beside its params, after the last step; or None.
         carry: what a continuation starts from.
-        moved: whether any of the params has changed since the start.
         judged_from: the first of the losses that count for the status: those before were of another
             loss or other args.
         unread: names of the params that the loss does not read, or only through what has no
@@ -55,7 +54,6 @@ class Fit:
     losses: np.ndarray | jax.Array
     state: object
     carry: Carry
-    moved: bool | np.ndarray | jax.Array
     judged_from: np.ndarray | np.int32 | jax.Array
     fingerprint: np.ndarray | jax.Array
     unread: tuple[str, ...]
@@ -74,6 +72,11 @@ class Fit:
     def reason(self) -> PerFit[str]:
         """Why, and what to do."""
         return _per_fit(self, lambda fit: fit._verdict().reason)
+
+    @property
+    def moved(self) -> bool | np.ndarray | jax.Array:
+        """Whether any step has changed any of the params, if only for a while."""
+        return self.carry.still < self.carry.step
 
     @property
     def num_skipped(self) -> PerFit[int]:
@@ -96,7 +99,10 @@ class Fit:
         first = int(self.judged_from)
         losses = np.asarray(self.losses)[first : int(self.carry.step)]
         draws, stateful = self.is_random, self.state is not None
-        verdict = judge(losses, self.carry, self.patience, self.tolerance, first, draws, stateful)
+        half = _half_precision(self.params)
+        verdict = judge(
+            losses, self.carry, self.patience, self.tolerance, first, draws, stateful, half
+        )
         if self.interruption is not None and verdict.status != Status.diverged:
             verdict = Verdict(Status.interrupted, self.interruption)
         notes = []
@@ -107,7 +113,10 @@ class Fit:
                 "is learned of them."
             )
         if not self.moved and verdict.status != Status.diverged:
-            notes.append(" No parameter has moved since the start: every step was zero.")
+            notes.append(" No parameter has moved since the start: every step was zero")
+            notes.append(
+                f", or rounds to nothing in {half}: fit params of float32." if half else "."
+            )
         return verdict._replace(reason=verdict.reason + "".join(notes))
 
 
@@ -123,9 +132,7 @@ def _per_fit(fit: Fit, of: Callable[[Fit], T]) -> PerFit[T]:
     return [_per_fit(one, of) for one in each]
 
 
-def moved(before: Params, after: Params) -> jax.Array | bool:
-    """Whether any of the params is another number than before."""
-    pairs = list(zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
-    if _jax.is_concrete(pairs):
-        return any((np.asarray(a) != np.asarray(b)).any() for a, b in pairs)
-    return jnp.stack([(a != b).any() for a, b in pairs]).any()
+def _half_precision(params: Params) -> str | None:
+    """The narrow dtype of any of the params: steps beside a number of it may round to nothing."""
+    narrow = [x.dtype.name for x in jax.tree.leaves(params) if is_half(x.dtype)]
+    return narrow[0] if narrow else None

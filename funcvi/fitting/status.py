@@ -41,6 +41,7 @@ def judge(
     first: int = 0,
     draws: bool = True,
     stateful: bool = False,
+    half: str | None = None,
 ) -> Verdict:
     """The status of a fit with these losses, ending in this carry.
 
@@ -61,6 +62,15 @@ def judge(
     if run >= patience or (not len(kept) and len(losses)):
         return Verdict(Status.diverged, _non_finite(losses, carry, run, first))
     status, reason = _judged(kept, tolerance, draws, stateful)
+    if half and status == Status.converged and int(carry.still) >= max(_LEAST, len(kept) // 4):
+        status, reason = (
+            Status.undecided,
+            (
+                f"the last {int(carry.still)} steps changed no parameter: beside numbers of {half} "
+                "they round to nothing, at a minimum or far from it. Fit params of float32, and "
+                "round them in the loss."
+            ),
+        )
     if skipped:
         lately = f", the last {run} among them" if run else ""
         reason += f" {skipped} non-finite step(s) were skipped{lately}."
@@ -109,6 +119,12 @@ def _judged(
             f"the last {len(half)} losses are equal, though the loss draws: what happens less "
             f"often than once in {len(half) // 3} steps may not have been seen. Continue, or "
             "raise num_samples."
+        )
+    rise = float((newer - np.minimum.accumulate(newer)).max())
+    if not (draws or stateful) and not falling and rise > tolerance:
+        return Status.undecided, (
+            f"the loss goes up and down, by {rise:.2g} nats in the last quarter of the steps, "
+            f"though it does not draw: lower the learning rate; {tolerated}."
         )
     if bound <= tolerance / 10 or (bound <= tolerance and (slowing or not falling)):
         provided = ", if the state stays as it is" if stateful else ""

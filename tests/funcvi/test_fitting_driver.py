@@ -336,3 +336,21 @@ def test_params_that_no_gradient_reaches_are_named_or_refused(through):
     with pytest.raises(ValueError, match="every gradient of the loss is zero") as refused:
         fit(loss=lambda p, k: jnp.sum(through(p["x"])), num_steps=5)
     assert len(str(refused.value).splitlines()) <= 3
+
+
+def test_args_that_a_callback_changes_are_those_of_the_start():
+    data = np.zeros(3, np.float32)
+
+    def spoil(steps, loss, params):
+        data[:] = 100.0
+
+    def loss(params, key, data):
+        return ((params["x"] - data) ** 2).sum()
+
+    for loop, num_steps in (("compiled", 5500), ("host", 200)):
+        data[:] = 0.0
+        ended = fv.fit(
+            loss, {"x": jnp.ones(())}, optax.sgd(0.1), key=KEY,
+            num_steps=num_steps, args=(data,), callback=spoil, loop=loop,
+        )  # fmt: skip
+        assert abs(ended.params["x"]) < 1e-3

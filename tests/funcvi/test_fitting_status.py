@@ -13,7 +13,7 @@ from funcvi.fitting import Status
 from funcvi.fitting.status import judge
 from tests.funcvi.fits import fit
 
-FINE = SimpleNamespace(run=0, skipped=0)  # all that judge reads of a fit without mishaps
+FINE = SimpleNamespace(run=0, skipped=0, still=0)  # all that judge reads of a fit without mishaps
 
 
 def statuses(fall, noise, correlation, tolerance, repetitions=200):
@@ -182,6 +182,36 @@ def test_a_fit_in_which_nothing_moved_says_so():
     stuck = fit(loss=lambda p, k: jax.nn.relu(p["y"]) + 3.0, params={"y": -1.0})
     assert "No parameter has moved since the start" in stuck.reason
     assert "No parameter has moved" not in fit().reason
+
+
+def test_what_goes_to_and_fro_is_neither_still_nor_converged():
+    def corner(params, key):
+        return 5 * jnp.abs(params["x"] - 3.0)
+
+    cycle = fit(optax.sgd(0.7), {"x": 0.0}, loss=corner, num_steps=1000)
+    assert cycle.status == "undecided"
+    assert "the loss goes up and down, by" in cycle.reason
+    assert "lower the learning rate" in cycle.reason
+    ends = fit(optax.sgd(1.0), {"x": 0.0}, loss=lambda p, k: (p["x"] - 3.0) ** 2, num_steps=1000)
+    assert ends.params["x"] == 0.0
+    assert ends.moved
+    assert "No parameter has moved" not in ends.reason
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_steps_that_round_to_nothing_are_told(dtype):
+    def loss(params, key):
+        return (params["x"].astype(jnp.float32) - 100.0) ** 2
+
+    def train(start, optimizer):
+        return fit(optimizer, {"x": jnp.asarray(start, dtype)}, loss=loss, num_steps=200)
+
+    stuck = train(64.0, optax.adam(1e-2))
+    assert stuck.status == "undecided"
+    assert "No parameter has moved since the start" in stuck.reason
+    assert f"every step was zero, or rounds to nothing in {dtype}" in stuck.reason
+    assert f"beside numbers of {dtype} they round to nothing" in stuck.reason
+    assert "Fit params of float32" in stuck.reason
 
 
 def test_the_status_of_two_halves_is_that_of_the_whole():
