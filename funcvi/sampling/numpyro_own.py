@@ -48,6 +48,21 @@ def _polya_gamma(d: dist.TruncatedPolyaGamma, key: Key, shape: Shape) -> Array:
     return jnp.asarray(dist.TruncatedPolyaGamma().sample(key, shape))
 
 
+def _multinomial(d: dist.Distribution, key: Key, shape: Shape) -> Array:
+    """Of one total numpyro draws ``total_count_max`` where that is given; of an array, each."""
+    if d.total_count_max is None or d.batch_shape:
+        return own_draw(d, key, shape)
+    logits = isinstance(d, dist.MultinomialLogits)
+    total = jnp.asarray(d.total_count)[None]
+    row = type(d)(
+        (d.logits if logits else d.probs)[None],
+        total,
+        total_count_max=d.total_count_max,
+        validate_args=False,
+    )
+    return own_draw(row, key, (*shape, 1))[..., 0, :].astype(int)
+
+
 def _because(what: str) -> Callable[[dist.Distribution], str]:
     return lambda d: what.format(type(d).__name__)
 
@@ -69,8 +84,6 @@ _DISCRETE = named(
     "DiscreteUniform",
     "GeometricLogits",
     "GeometricProbs",
-    "MultinomialLogits",
-    "MultinomialProbs",
     "NegativeBinomialLogits",
     "NegativeBinomialProbs",
     "OrderedLogistic",
@@ -90,6 +103,9 @@ _GATED = named("HurdleGamma", "HurdleLogNormal", "HurdlePoisson", "ZeroInflatedP
 
 RECORDS: dict[type, Record] = {
     **dict.fromkeys(_DISCRETE, Record(pathwise=discrete)),
+    **dict.fromkeys(
+        named("MultinomialLogits", "MultinomialProbs"), Record(_multinomial, pathwise=discrete)
+    ),
     **dict.fromkeys(_PATHWISE, Record()),
     **dict.fromkeys((*GATED, *_GATED), Record(pathwise=_gated, parts=base_of)),
     **dict.fromkeys(

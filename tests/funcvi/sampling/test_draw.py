@@ -208,3 +208,20 @@ def test_a_copula_whose_marginal_has_no_icdf_says_so():
     copula = dist.GaussianCopula(marginal, correlation_matrix=jnp.eye(2))
     with pytest.raises(NotImplementedError, match="no draws of this GaussianCopula"):
         fv.sample(copula, jax.random.key(0))
+
+
+@pytest.mark.parametrize("of", ["probs", "logits"])
+def test_counts_have_the_total_that_is_given_whatever_its_maximum(of):
+    """Of one total numpyro's sampler draws ``total_count_max``."""
+    chances = jnp.array([0.25, 0.75])
+    values = chances if of == "probs" else jnp.log(chances)
+
+    def counts(total):
+        d = dist.Multinomial(total, **{of: values}, total_count_max=6)
+        return fv.sample(d, jax.random.key(0), (4000,))
+
+    for total in (jnp.array(3), 0, 6):
+        for x in (counts(total), jax.jit(counts)(total)):
+            assert x.shape == (4000, 2)
+            np.testing.assert_array_equal(x.sum(-1), total)
+            np.testing.assert_allclose(x.mean(0), total * chances, atol=0.08)
