@@ -16,7 +16,8 @@ def num_normals(d: dist.Distribution) -> int | None:
 
     Example:
         >>> import numpyro.distributions as dist
-        >>> num_normals(dist.Normal(0.0, 1.0).expand((2, 3)).to_event(2)), num_normals(dist.Gamma())
+        >>> matrix = dist.Normal(0.0, 1.0).expand((2, 3)).to_event(2)
+        >>> num_normals(matrix), num_normals(dist.Gamma(2.0))
         (6, None)
     """
     inner = _innermost(d)

@@ -119,7 +119,7 @@ def test_greedy_tokens_of_one_compilation(name: str, make: Any, past: str) -> No
 
 @pytest.mark.parametrize("name", ["GPT-2", "Mamba"])
 def test_the_cache_that_a_model_makes_itself(name: str, past: str) -> None:
-    cache = "cache_params" if name == "Mamba" else past
+    cache = "cache_params" if name == "Mamba" and past != "cache" else past
     model, ids = model_of(name), prompt()
     net = interop.to_jax(model)
     found = net(net.params, input_ids=jnp.asarray(ids[:, :-1], jnp.int32), use_cache=True)
