@@ -18,7 +18,7 @@ from funcvi.fitting.ahead import guess, remember
 from funcvi.fitting.checks import check_call, checked_params, checked_state
 from funcvi.fitting.fingerprint import fingerprint
 from funcvi.fitting.loops import trace
-from funcvi.fitting.result import Fit
+from funcvi.fitting.result import Fit, moved
 from funcvi.fitting.run import Callback, Run, drive
 from funcvi.fitting.starts import first, resumed
 from funcvi.fitting.steps import Carry, scan, select, step
@@ -108,14 +108,15 @@ def fit(
     args = jax.tree.map(lambda x: x.copy() if isinstance(x, np.ndarray) else x, args)
     rest = (key, state, args)
     losses: np.ndarray | jax.Array
+    has_moved: bool | np.ndarray | jax.Array
     if before is None:
         start = checked_params(params)
         carry = first(start, optimizer, state)
-        losses = np.zeros(0, jnp.result_type(float))
+        losses, has_moved = np.zeros(0, jnp.result_type(float)), False
     else:
         start = before.params
         carry = resumed(before, optimizer, state)
-        losses = before.losses
+        losses, has_moved = before.losses, before.moved
     run, last = None, None
     if loop != "host" and _jax.is_concrete((carry, rest)):
         last = guess(loss, carry, rest)
@@ -134,6 +135,8 @@ def fit(
         judged_from = (np if concrete else jnp).where(same, before.judged_from, taken)
 
     def result(carry: Carry, new: np.ndarray | jax.Array, ran: str, ended: str | None) -> Fit:
+        # What goes to and fro may end where it began: its last step tells.
+        changed = moved(start, carry.params) | moved(carry.good_params, carry.params) | has_moved
         if loops is not None:
             params = carry.good_params if int(carry.run) >= patience else carry.params
             joined: np.ndarray | jax.Array = np.concatenate([losses[: int(taken)], new])
@@ -141,7 +144,7 @@ def fit(
             params = select(carry.run >= patience, carry.good_params, carry.params)
             joined = jnp.concatenate([losses, jnp.full_like(new, jnp.nan)])
             joined = jax.lax.dynamic_update_slice(joined, new, (taken,))
-        return Fit(params, joined, carry.state, carry, judged_from, mark, *reads, ran,
+        return Fit(params, joined, carry.state, carry, changed, judged_from, mark, *reads, ran,
                    patience, tolerance, ended)  # fmt: skip
 
     if loops is None:

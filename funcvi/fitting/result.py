@@ -7,6 +7,7 @@ from functools import partial
 from typing import TypeAlias, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from funcvi import _jax
@@ -15,7 +16,7 @@ from funcvi.fitting.status import Status, Verdict, judge
 from funcvi.fitting.steps import Carry
 from funcvi.sampling.rounding import is_half
 
-__all__ = ["Fit"]
+__all__ = ["Fit", "moved"]
 
 T = TypeVar("T")
 
@@ -25,7 +26,7 @@ PerFit: TypeAlias = T | Sequence["PerFit[T]"]
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=("params", "losses", "state", "carry", "judged_from", "fingerprint"),
+    data_fields=("params", "losses", "state", "carry", "moved", "judged_from", "fingerprint"),
     meta_fields=("unread", "is_random", "loop", "patience", "tolerance", "interruption"),
 )
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Fit:
             of fits, NaN after the end of one that gave up.
         state: what the loss carries beside its params, after the last step; or None.
         carry: what a continuation starts from.
+        moved: whether any of the params has changed since the start, if only for a while.
         judged_from: the first of the losses that count for the status: those before were of another
             loss or other args.
         unread: names of the params that the loss does not read, or only through what has no
@@ -54,6 +56,7 @@ class Fit:
     losses: np.ndarray | jax.Array
     state: object
     carry: Carry
+    moved: bool | np.ndarray | jax.Array
     judged_from: np.ndarray | np.int32 | jax.Array
     fingerprint: np.ndarray | jax.Array
     unread: tuple[str, ...]
@@ -72,11 +75,6 @@ class Fit:
     def reason(self) -> PerFit[str]:
         """Why, and what to do."""
         return _per_fit(self, lambda fit: fit._verdict().reason)
-
-    @property
-    def moved(self) -> bool | np.ndarray | jax.Array:
-        """Whether any step has changed any of the params, if only for a while."""
-        return self.carry.still < self.carry.step
 
     @property
     def num_skipped(self) -> PerFit[int]:
@@ -136,3 +134,11 @@ def _half_precision(params: Params) -> str | None:
     """The narrow dtype of any of the params: steps beside a number of it may round to nothing."""
     narrow = [x.dtype.name for x in jax.tree.leaves(params) if is_half(x.dtype)]
     return narrow[0] if narrow else None
+
+
+def moved(before: Params, after: Params) -> jax.Array | bool:
+    """Whether any of the params is another number than before."""
+    pairs = list(zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
+    if _jax.is_concrete(pairs):
+        return any((np.asarray(a) != np.asarray(b)).any() for a, b in pairs)
+    return jnp.stack([(a != b).any() for a, b in pairs]).any()

@@ -62,13 +62,15 @@ def judge(
     if run >= patience or (not len(kept) and len(losses)):
         return Verdict(Status.diverged, _non_finite(losses, carry, run, first))
     status, reason = _judged(kept, tolerance, draws, stateful)
-    if half and status == Status.converged and int(carry.still) >= max(_LEAST, len(kept) // 4):
+    last = kept[-max(_LEAST, len(kept) // 4) :]
+    same = len(last) >= _LEAST and not (draws or stateful) and bool((last == last[0]).all())
+    if half and same and status == Status.converged:
         status, reason = (
             Status.undecided,
             (
-                f"the last {int(carry.still)} steps changed no parameter: beside numbers of {half} "
-                "they round to nothing, at a minimum or far from it. Fit params of float32, and "
-                "round them in the loss."
+                f"the last {len(last)} losses are equal: beside numbers of {half} steps round to "
+                "nothing, at a minimum or far from it. Fit params of float32, and round them in "
+                "the loss."
             ),
         )
     if skipped:

@@ -37,7 +37,6 @@ class Carry(NamedTuple):
     step: jax.Array
     skipped: jax.Array  # steps with a non-finite loss or gradient, in all
     run: jax.Array  # and in a row, up to now
-    still: jax.Array  # steps in a row, up to now, after which params were what they had been
 
 
 #: ``(carry, key, *args) -> (carry, loss)``; the key is this step's own.
@@ -62,7 +61,7 @@ def init(params: Params, optimizer: optax.GradientTransformation, *, state: obje
         1.5 9.0
     """
     zero = jnp.zeros((), jnp.int32)
-    carry = Carry(params, params, optimizer.init(params), state, zero, zero, zero, zero)
+    carry = Carry(params, params, optimizer.init(params), state, zero, zero, zero)
     return jax.tree.map(strong, carry)
 
 
@@ -143,7 +142,6 @@ def pure_step(
         state_of_optimizer = _where_finite(carry.optimizer_state, optimizer_state)
         good = _all_finite((value, gradient, params, state_of_optimizer))
         skipped = (~good).astype(jnp.int32)
-        stays = (~(good & _differ(carry.params, params))).astype(jnp.int32)
         after = Carry(
             select(good, params, carry.params),
             select(evaluated, carry.params, carry.good_params),
@@ -152,7 +150,6 @@ def pure_step(
             carry.step + 1,
             carry.skipped + skipped,
             (carry.run + 1) * skipped,
-            (carry.still + 1) * stays,
         )
         return after, value
 
@@ -213,11 +210,6 @@ def _all_finite(tree: object) -> jax.Array:
     leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
     # One sum for all: XLA repeats a chain of ands in each leaf that is selected by its result.
     return jnp.all(lax.is_finite(jnp.stack([jnp.sum(x * 0) for x in leaves])))
-
-
-def _differ(old: Params, new: Params) -> jax.Array:
-    pairs = zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True)
-    return jnp.any(jnp.stack([jnp.any(lax.ne(a, b)) for a, b in pairs]))
 
 
 def _where_finite(before: optax.OptState, after: optax.OptState) -> list[jax.Array]:

@@ -13,7 +13,7 @@ from funcvi.fitting import Status
 from funcvi.fitting.status import judge
 from tests.funcvi.fits import fit
 
-FINE = SimpleNamespace(run=0, skipped=0, still=0)  # all that judge reads of a fit without mishaps
+FINE = SimpleNamespace(run=0, skipped=0)  # all that judge reads of a fit without mishaps
 
 
 def statuses(fall, noise, correlation, tolerance, repetitions=200):
@@ -210,7 +210,7 @@ def test_steps_that_round_to_nothing_are_told(dtype):
     assert stuck.status == "undecided"
     assert "No parameter has moved since the start" in stuck.reason
     assert f"every step was zero, or rounds to nothing in {dtype}" in stuck.reason
-    assert f"beside numbers of {dtype} they round to nothing" in stuck.reason
+    assert f"beside numbers of {dtype} steps round to nothing" in stuck.reason
     assert "Fit params of float32" in stuck.reason
 
 
