@@ -16,6 +16,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -139,7 +140,7 @@ def main() -> None:
                     found |= {"status": "undecided", "reason": f"in 32 bits: {narrow}"}
             line = {"library": library, "name": name, "training": options.training, **found}
             with options.results.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(re.sub(r"/[^\s\":(]*/site-packages/", "", json.dumps(line)) + "\n")
             print(
                 f"{library} {name}: {found['status']} {found.get('reason', '')}"[:230], flush=True
             )
