@@ -1,6 +1,7 @@
 """The members of what is drawn, and their draws: of independent noise, or of Sobol' points."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import jax.numpy as jnp
@@ -93,7 +94,7 @@ def _of_sobol(sites: Sequence[Site], key: Key, num_samples: int) -> list[Drawn]:
     for i, site in enumerate(sites):
         own = points[:, sum(sizes[:i]) : sum(sizes[: i + 1])].astype(noise_dtype(site.q))
         if site.estimator == "pathwise":
-            pairs.append(scored_as_drawn(site.q, lambda d, own=own: draw_of_normals(d, own)))  # type: ignore[misc]
+            pairs.append(scored_as_drawn(site.q, partial(draw_of_normals, noise=own)))
         else:
             pairs.append((draw_of_normals(site.q, own), None))
     return pairs
