@@ -105,6 +105,13 @@ def eliminate(
             )
         total = sum((part.over(names) for part in parts), jnp.zeros(()))
         total = jnp.broadcast_to(total, [sizes[n] for n in names])
-        summed = jax.nn.logsumexp(total, axis=names.index(variable))
+        summed = _log_sum_exp(total, names.index(variable))
         left.append(Factor(tuple(n for n in names if n != variable), summed))
     return left
+
+
+def _log_sum_exp(terms: Array, axis: int) -> Array:
+    """What is impossible whatever the value has no gradient: ``jax.nn.logsumexp`` gives it NaN."""
+    possible = ~jnp.all(jnp.isneginf(terms), axis=axis, keepdims=True)
+    some = jax.nn.logsumexp(jnp.where(possible, terms, 0.0), axis=axis)
+    return jnp.where(jnp.squeeze(possible, axis), some, -jnp.inf)

@@ -169,6 +169,35 @@ def test_a_mixture_is_that_of_its_components():
     )
 
 
+def test_impossible_values_give_no_gradient():
+    """Where a later state is impossible whatever it is, an earlier one is too: it gave NaN."""
+    seen = jnp.array([1, 0, 1])
+
+    def model():
+        survival = numpyro.sample("survival", dist.Beta(2.0, 2.0))
+        detection = numpyro.sample("detection", dist.Beta(2.0, 2.0))
+        z = 1
+        for t, s in enumerate(seen):
+            z = numpyro.sample(f"z{t}", dist.Bernoulli(survival * z))
+            numpyro.sample(f"y{t}", dist.Bernoulli(detection * z), obs=s)
+
+    target = fv.target(model)
+
+    def alive(z):
+        """Who is seen last has lived throughout."""
+        values = target.constrain(z)
+        survival, detection = values["survival"], values["detection"]
+        prior = sum(dist.Beta(2.0, 2.0).log_prob(values[n]) for n in values)
+        years = 3 * jnp.log(survival) + 2 * jnp.log(detection) + jnp.log1p(-detection)
+        return prior + target.log_det(z) + years
+
+    z = target.start(KEY)
+    for derivative in (jax.grad, jax.hessian):
+        got = jax.tree.leaves(jax.jit(derivative(target.log_density))(z))
+        expected = jax.tree.leaves(derivative(alive)(z))
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_a_scale_by_entry_of_what_no_discrete_site_is_in():
     def model():
         a = numpyro.sample("a", dist.Normal(0.0, 1.0))
