@@ -211,13 +211,23 @@ def logistic(x, y):
 
 
 def target_by_funcvi(steps: int) -> Callable[[int], jax.Array]:
-    def run(seed):
-        guide = fv.mean_field(fv.target(logistic, *regression(seed)))
+    mean = mean_by_funcvi(steps)
+    return lambda seed: mean(*regression(seed))
+
+
+def jitted_target_by_funcvi(steps: int) -> Callable[[int], jax.Array]:
+    mean = jax.jit(mean_by_funcvi(steps))
+    return lambda seed: mean(*regression(seed))
+
+
+def mean_by_funcvi(steps: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    def mean(x, y):
+        guide = fv.mean_field(fv.target(logistic, x, y))
         loss = fv.negative_elbo(guide, num_samples=4, estimator="pathwise")
         fit = fv.fit(loss, guide.init(KEY), optax.adam(1e-2), key=KEY, num_steps=steps)
         return guide(fit.params).unconstrained["w"].mean
 
-    return run
+    return mean
 
 
 def closure_by_funcvi(steps: int) -> Callable[[int], jax.Array]:
@@ -267,6 +277,7 @@ def many(steps: int) -> list[str]:
     sides = {
         "fv.fit of fv.negative_elbo of a new target": (target_by_funcvi, 50),
         "fv.fit of a fresh closure": (closure_by_funcvi, 200),
+        "fv.fit in one jax.jit, data as arguments": (jitted_target_by_funcvi, 50),
         "numpyro SVI.run in one jax.jit, data as arguments": (svi_by_numpyro, 50),
     }
     for name, (make, count) in sides.items():

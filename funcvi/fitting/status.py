@@ -13,7 +13,12 @@ __all__ = ["Status", "Verdict", "judge"]
 _LEAST = 40  # fewer losses say nothing about convergence
 _BATCHES = 10
 _ERRORS = 2.5  # standard errors within which a change is noise
+_LARGE_STEP = 1e-2  # relative: a loss that stays equal along it is no minimum that was reached
 _LARGEST, _SMALLEST, _FRACTION = 0.1, 1e-3, 1e-2  # the tolerance, unless it is given
+_ROUNDED = (
+    "beside numbers of {half} steps round to nothing, at a minimum or far from it. Fit params of "
+    "float32, and round them in the loss."
+)
 
 
 class Status(StrEnum):
@@ -64,14 +69,16 @@ def judge(
     status, reason = _judged(kept, tolerance, draws, stateful)
     last = kept[-max(_LEAST, len(kept) // 4) :]
     same = len(last) >= _LEAST and not (draws or stateful) and bool((last == last[0]).all())
-    if half and same and status == Status.converged:
-        status, reason = (
-            Status.undecided,
-            (
-                f"the last {len(last)} losses are equal: beside numbers of {half} steps round to "
-                "nothing, at a minimum or far from it. Fit params of float32, and round them in "
-                "the loss."
-            ),
+    path, size = max(_moves(carry, relative=True), key=lambda pair: pair[1], default=("", 0.0))
+    if status == Status.converged and half and (same or (draws and size == 0)):
+        what = f"the last {len(last)} losses are equal" if same else "the last step moved no params"
+        status, reason = Status.undecided, f"{what}: {_ROUNDED.format(half=half)}"
+    elif status == Status.converged and same and size > _LARGE_STEP:
+        status = Status.undecided
+        reason = (
+            f"the last {len(last)} losses are equal, though the last step moved params{path} by "
+            f"{size:.2g} of its size: the fit goes to and fro, or the loss is flat there. Lower "
+            "the learning rate."
         )
     if skipped:
         lately = f", the last {run} among them" if run else ""
@@ -200,10 +207,18 @@ def _non_finite(losses: np.ndarray, carry: Carry, run: int, first: int) -> str:
 
 def _culprit(carry: Carry) -> str:
     """The parameter that the last accepted step moved the furthest."""
+    path, size = max(_moves(carry, relative=False), key=lambda pair: pair[1])
+    return f", which moved params{path} by {size:.3g}" if size > 0 else ""
+
+
+def _moves(carry: Carry, relative: bool) -> list[tuple[str, float]]:
+    """How far the last accepted step moved each of the params; relative to its size, or to one."""
 
     def distance(new: jax.Array, old: jax.Array) -> float:
-        return float(np.abs(np.asarray(new, float) - np.asarray(old, float)).max(initial=0.0))
+        before, after = np.asarray(old, float), np.asarray(new, float)
+        size = np.abs(before).max(initial=1.0) if relative else 1.0
+        return float((np.abs(after - before) / size).max(initial=0.0))
 
     moved = jax.tree.map(distance, carry.params, carry.good_params)
-    path, size = max(jax.tree_util.tree_leaves_with_path(moved), key=lambda pair: pair[1])
-    return f", which moved params{jax.tree_util.keystr(path)} by {size:.3g}" if size > 0 else ""
+    leaves = jax.tree_util.tree_leaves_with_path(moved)
+    return [(jax.tree_util.keystr(path), size) for path, size in leaves]

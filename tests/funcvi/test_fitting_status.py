@@ -13,7 +13,8 @@ from funcvi.fitting import Status
 from funcvi.fitting.status import judge
 from tests.funcvi.fits import fit
 
-FINE = SimpleNamespace(run=0, skipped=0)  # all that judge reads of a fit without mishaps
+# All that judge reads of a fit without mishaps.
+FINE = SimpleNamespace(run=0, skipped=0, params={}, good_params={})
 
 
 def statuses(fall, noise, correlation, tolerance, repetitions=200):
@@ -151,7 +152,7 @@ def test_a_change_of_one_number_among_many_is_a_change():
 
 def test_a_loss_with_a_state_may_rise():
     def loss(params, key, *, state):
-        value = 3.0 + (params["x"] - 1.0) ** 2 + 0.01 * jax.random.normal(key)
+        value = 3.0 + (params["x"] - 1.0) ** 2 + 1e-3 * jax.random.normal(key)
         return state * value, jnp.minimum(1.0, state + 1e-3)
 
     rising = fit(params={"x": 1.0}, loss=loss, state=0.1, num_steps=850)
@@ -195,6 +196,8 @@ def test_what_goes_to_and_fro_is_neither_still_nor_converged():
     ends = fit(optax.sgd(1.0), {"x": 0.0}, loss=lambda p, k: (p["x"] - 3.0) ** 2, num_steps=1000)
     assert ends.params["x"] == 0.0
     assert ends.moved
+    assert ends.status == "undecided"
+    assert "are equal, though the last step moved params['x'] by" in ends.reason
     assert "No parameter has moved" not in ends.reason
 
 
@@ -203,9 +206,15 @@ def test_steps_that_round_to_nothing_are_told(dtype):
     def loss(params, key):
         return (params["x"].astype(jnp.float32) - 100.0) ** 2
 
-    def train(start, optimizer):
+    def noisy(params, key):
+        return loss(params, key) + 1e-3 * jax.random.normal(key)
+
+    def train(start, optimizer, loss=loss):
         return fit(optimizer, {"x": jnp.asarray(start, dtype)}, loss=loss, num_steps=200)
 
+    drawing = train(64.0, optax.adam(1e-2), noisy)
+    assert drawing.status == "undecided"
+    assert f"the last step moved no params: beside numbers of {dtype}" in drawing.reason
     stuck = train(64.0, optax.adam(1e-2))
     assert stuck.status == "undecided"
     assert "No parameter has moved since the start" in stuck.reason
