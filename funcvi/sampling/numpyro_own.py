@@ -9,6 +9,7 @@ from jax import Array
 
 from funcvi._numpyro import GATED, named
 from funcvi._types import Key
+from funcvi.sampling.dtypes import own_dtype
 from funcvi.sampling.points import value_of
 from funcvi.sampling.record import Draw, Record, Shape, discrete
 from funcvi.sampling.wrappers import base_of
@@ -61,6 +62,11 @@ def _multinomial(d: dist.Distribution, key: Key, shape: Shape) -> Array:
         validate_args=False,
     )
     return own_draw(row, key, (*shape, 1))[..., 0, :].astype(int)
+
+
+def _nothing(d: dist.Unit, key: Key, shape: Shape) -> Array:
+    """An array of size zero; numpyro's has the default dtype."""
+    return jnp.zeros((*shape, 0), own_dtype(d))
 
 
 def _because(what: str) -> Callable[[dist.Distribution], str]:
@@ -119,5 +125,7 @@ RECORDS: dict[type, Record] = {
     dist.TruncatedPolyaGamma: Record(_polya_gamma),
     dist.Delta: Record(score=_unnormalised),
     dist.ImproperUniform: Record(pathwise=_because("{} cannot be sampled"), score=_unnormalised),
-    dist.Unit: Record(pathwise=_because("{} is a factor, not a distribution"), score=_unnormalised),
+    dist.Unit: Record(
+        _nothing, pathwise=_because("{} is a factor, not a distribution"), score=_unnormalised
+    ),
 }

@@ -244,6 +244,14 @@ def test_a_delta_is_drawn_in_the_dtype_of_its_value(dtype, wrap):
     assert jax.vmap(lambda key: fv.sample(d, key))(jax.random.split(KEY, 2)).dtype == dtype
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda t: t.__name__)
+def test_what_has_no_entries_has_a_dtype(dtype: Any) -> None:
+    with jax.enable_x64(True):
+        draws = fv.sample(dist.Unit(jnp.zeros(2, dtype)), KEY, (3,))
+        assert draws.dtype == dtype
+        assert draws.shape == (3, 2, 0)
+
+
 #: Of arguments of one dtype and shape alone.
 OF_ARGUMENTS = [
     *("Cauchy", "Chi2", "Exponential", "Gamma", "Gumbel", "HalfCauchy", "HalfNormal"),
