@@ -39,6 +39,7 @@ from funcvi.inference.paths import PER_STEP, Climbs, Normal
 from funcvi.inference.report import Report, Rung, Trust
 from funcvi.mixing import Mixing, energy_mixing, mixing
 from funcvi.programs import run
+from funcvi.sampling import noise
 from funcvi.targets import Target
 
 __all__ = ["infer"]
@@ -179,15 +180,15 @@ def _fit(target: Target) -> Callable[[Array, Key], _Fitted]:
     count = max(_RESAMPLED, min(_DRAWS, _NUMBERS // target.size))
 
     def found(starts: Array, key: Key) -> _Fitted:
-        climb_key, match_key, draw_key = jax.random.split(key, 3)
+        climb_key, match_key, draw_key = noise.split(key, 3)
         normal, climbs = climb_and_match(
             target, starts, climb_key, match_key, num_steps=_MATCHES, num_samples=_BATCH
         )
-        noise = jax.random.normal(draw_key, (count, target.size), starts.dtype)
-        draws = normal.loc + noise @ normal.factor.T
+        white = noise.normal(draw_key, (count, target.size), starts.dtype)
+        draws = normal.loc + white @ normal.factor.T
         _, log_det = jnp.linalg.slogdet(normal.factor)
         constant = log_det + target.size * math.log(2 * math.pi) / 2
-        log_q = -jnp.sum(noise**2, axis=1) / 2 - constant
+        log_q = -jnp.sum(white**2, axis=1) / 2 - constant
         axes, spreads, _ = jnp.linalg.svd(normal.factor)
         axes = axes * spreads
         lengths = jnp.array([_NEAR, -_NEAR, _FAR, -_FAR], axes.dtype)

@@ -9,6 +9,7 @@ from jax import Array, lax
 
 from funcvi._types import Key
 from funcvi.inference.paths import Normal
+from funcvi.sampling import noise
 
 __all__ = ["matched"]
 
@@ -42,14 +43,14 @@ def matched(
 
     def step(normal: Normal, inputs: tuple[Array, Key]) -> tuple[Normal, None]:
         number, step_key = inputs
-        half = jax.random.normal(step_key, (num_samples // 2, size), start.loc.dtype)
-        noise = jnp.concatenate([half, -half])
-        scores = score(normal.loc + noise @ normal.factor.T) @ normal.factor
+        half = noise.normal(step_key, (num_samples // 2, size), start.loc.dtype)
+        draws = jnp.concatenate([half, -half])
+        scores = score(normal.loc + draws @ normal.factor.T) @ normal.factor
         finite = jnp.all(jnp.isfinite(scores), axis=1)
         finite = jnp.tile(finite[: num_samples // 2] & finite[num_samples // 2 :], 2)
         late = number - num_steps // 2  # from there on the steps average what batches say
         weight = jnp.where(late < 0, num_samples * size / (1.0 + number), 2 / (2.0 + late))
-        new = _closest(normal, noise, jnp.where(finite[:, None], scores, 0), finite, weight)
+        new = _closest(normal, draws, jnp.where(finite[:, None], scores, 0), finite, weight)
         sane = (
             jnp.all(jnp.abs(new.factor) < _WIDEST)
             & jnp.all(jnp.isfinite(new.loc))
@@ -58,17 +59,17 @@ def matched(
         return jax.tree.map(partial(jnp.where, sane), new, normal), None
 
     numbers = jnp.arange(num_steps, dtype=start.loc.dtype)
-    return lax.scan(step, start, (numbers, jax.random.split(key, num_steps)))[0]
+    return lax.scan(step, start, (numbers, noise.split(key, num_steps)))[0]
 
 
-def _closest(normal: Normal, noise: Array, scores: Array, kept: Array, weight: Array) -> Normal:
-    """The minimiser, from noise and scores in the coordinates of the last normal distribution."""
+def _closest(normal: Normal, draws: Array, scores: Array, kept: Array, weight: Array) -> Normal:
+    """The minimiser, from draws and scores in the coordinates of the last normal distribution."""
     count = jnp.maximum(jnp.sum(kept), 1)
     mean = jnp.sum(scores, axis=0) / count
     centred = jnp.where(kept[:, None], scores - mean, 0)
-    spread = jnp.where(kept[:, None], noise, 0)  # mirrored: their mean is zero
+    spread = jnp.where(kept[:, None], draws, 0)  # mirrored: their mean is zero
     share = weight / (1 + weight)
-    unit = jnp.eye(noise.shape[1], dtype=noise.dtype)
+    unit = jnp.eye(draws.shape[1], dtype=draws.dtype)
     of_scores = weight * centred.T @ centred / count + share * jnp.outer(mean, mean)
     of_noise = unit + weight * spread.T @ spread / count
     # S U S + S = V for the covariance S: with V = L L^T, S = L f(L^T U L) L^T, f by eigenvalues.

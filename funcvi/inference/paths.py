@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from funcvi._types import Key
+from funcvi.sampling import noise
 
 __all__ = ["PER_STEP", "Climbs", "Normal", "best_of_climbs"]
 
@@ -61,14 +62,14 @@ def best_of_climbs(
         key: of the draws that the ELBOs are estimated by, the same ones everywhere.
         num_steps: of each climb.
     """
-    half = jax.random.normal(key, (_DRAWS // 2, starts.shape[1]))
-    noise = jnp.concatenate([half, -half])
-    best = jax.vmap(partial(_climb, log_density, noise, num_steps))(starts)
+    half = noise.normal(key, (_DRAWS // 2, starts.shape[1]), starts.dtype)
+    draws = jnp.concatenate([half, -half])
+    best = jax.vmap(partial(_climb, log_density, draws, num_steps))(starts)
     top = jnp.argmax(best.elbo)
     return jax.tree.map(lambda x: x[top], best.normal), best
 
 
-def _climb(log_density: LogDensity, noise: Array, num_steps: int, start: Array) -> Climbs:
+def _climb(log_density: LogDensity, draws: Array, num_steps: int, start: Array) -> Climbs:
     unit = jnp.eye(start.shape[0], dtype=start.dtype)
     lowest, none = jnp.array(-jnp.inf, start.dtype), jnp.zeros((), bool)
     # What is at the start is the first step's to find, which goes nowhere.
@@ -80,7 +81,7 @@ def _climb(log_density: LogDensity, noise: Array, num_steps: int, start: Array) 
         factor = jnp.linalg.cholesky(climb.inverse)
         # Of the quadratic model at this place: its top, and the place itself.
         places = jnp.stack([climb.x + climb.inverse @ climb.slope, climb.x])
-        elbos = jax.vmap(lambda loc: _elbo(log_density, noise, Normal(loc, factor)))(places)
+        elbos = jax.vmap(lambda loc: _elbo(log_density, draws, Normal(loc, factor)))(places)
         top = jnp.argmax(elbos)
         here = Climbs(elbos[top], Normal(places[top], factor))
         better = here.elbo > best.elbo
@@ -90,10 +91,10 @@ def _climb(log_density: LogDensity, noise: Array, num_steps: int, start: Array) 
     return lax.scan(step, (first, nothing), None, length=1 + num_steps)[0][1]
 
 
-def _elbo(log_density: LogDensity, noise: Array, normal: Normal) -> Array:
-    values = jax.vmap(log_density)(normal.loc + noise @ normal.factor.T)
+def _elbo(log_density: LogDensity, draws: Array, normal: Normal) -> Array:
+    values = jax.vmap(log_density)(normal.loc + draws @ normal.factor.T)
     values = jnp.sort(jnp.where(jnp.isfinite(values), values, -jnp.inf))[_LEFT_OUT:]
-    size = noise.shape[1]
+    size = draws.shape[1]
     entropy = jnp.sum(jnp.log(jnp.diagonal(normal.factor))) + size * (1 + math.log(2 * math.pi)) / 2
     elbo = jnp.mean(values) + entropy
     return jnp.where(jnp.isfinite(elbo), elbo, -jnp.inf)
