@@ -17,6 +17,7 @@ from funcvi._jax import is_concrete
 from funcvi._types import Key, Params
 from funcvi.densities.log_prob import log_prob
 from funcvi.families import Family
+from funcvi.guides.inside import inside_support
 from funcvi.outputs import Outputs
 from funcvi.sampling import sample
 from funcvi.sampling.draw import checked_shape
@@ -246,7 +247,7 @@ class Posterior(Outputs):
                 deterministic sites, are ignored.
 
         Returns:
-            Shape (*leading).
+            Shape (*leading); minus infinity outside of a site's support.
 
         Raises:
             TypeError: ``values`` is not a dict.
@@ -259,14 +260,16 @@ class Posterior(Outputs):
             )
         of = self.guide.target
         latents = {name: jnp.asarray(values[name]) for name in of.shapes if name in values}
-        z = self._each(lambda target, x: target.unconstrain(x), latents, of.value_shapes)
+        z, inside = self._each(inside_support, latents, of.value_shapes)
         q = self.unconstrained
         if isinstance(q, Mapping):
             parts = {n: ravel(z, self._block(n)) if n in self.guide.blocks else z[n] for n in q}
             log_q = sum((log_prob(d, parts[name]) for name, d in q.items()), jnp.zeros(()))
         else:
             log_q = log_prob(q, of.ravel(z))
-        return log_q - self._each(lambda target, z: target.log_det(z), z, of.shapes)
+        log_q -= self._each(lambda target, z: target.log_det(z), z, of.shapes)
+        outside = sum((_nan_of(x, of.value_shapes[n]) for n, x in latents.items()), -jnp.inf)
+        return jnp.where(inside, log_q, outside)
 
     def sample_and_log_prob(self, key: Key, sample_shape: Shape = ()) -> tuple[Sites, Array]:
         """:meth:`sample`, and the log density of each draw, without inverting what was drawn."""
@@ -306,6 +309,12 @@ class Posterior(Outputs):
             "fv.full_rank, fv.low_rank, fv.laplace and blocks of these; else draw from the "
             "posterior."
         )
+
+
+def _nan_of(x: Array, shape: Shape) -> Array:
+    """NaN where any entry of a value is, else zero."""
+    axes = tuple(range(x.ndim - len(shape), x.ndim))
+    return jnp.where(jnp.any(jnp.isnan(x), axis=axes), jnp.nan, 0.0)
 
 
 _FAILED = (
