@@ -1,10 +1,20 @@
 """Checks of arguments that functions of every room take."""
 
+import inspect
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["check_count", "check_key", "check_not_fit", "check_option"]
+__all__ = [
+    "check_count",
+    "check_key",
+    "check_not_fit",
+    "check_option",
+    "signature_of",
+    "takes",
+]
 
 
 def check_key(key: object, call: str = "...") -> None:
@@ -40,3 +50,23 @@ def check_option(value: object, name: str, options: tuple[str, ...]) -> None:
     """Raises ValueError for a string that is none of the options."""
     if value not in options:
         raise ValueError(f"{name} must be one of {', '.join(options)}; got {value!r}.")
+
+
+def signature_of(function: Callable[..., object]) -> inspect.Signature | None:
+    """What a function takes, if it is one that tells."""
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+
+
+def takes(function: Callable[..., object], *args: object, **kwargs: object) -> bool:
+    """Whether it can be called so, as far as its signature tells."""
+    signature = signature_of(function)
+    if signature is None:
+        return callable(function)
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True

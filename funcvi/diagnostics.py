@@ -174,10 +174,10 @@ def _check(posterior: object, key: Key, num_samples: int, reader: str) -> None:
     if num_samples < 100:
         raise ValueError(f"k-hat needs at least 100 draws, got num_samples={num_samples}.")
     if not isinstance(posterior, Posterior):
-        raise TypeError(
-            f"expected a posterior, got {type(posterior).__name__}: pass guide(fit.params) alone, "
-            "which knows its target."
-        )
+        remedy = "pass guide(fit.params) alone, which knows its target"
+        if hasattr(posterior, "num_chains"):  # an EmpiricalPosterior, which stands on this room
+            remedy = "it is draws, without a density to judge; the report of fv.infer judges them"
+        raise TypeError(f"expected a posterior, got {type(posterior).__name__}: {remedy}.")
     if not is_concrete((posterior, key)):
         raise TypeError(
             f"{reader} reports on the host, and cannot be called under jit, vmap or grad: return "

@@ -76,6 +76,8 @@ def save_posterior(path: str | os.PathLike[str], posterior: Posterior | Empirica
         leaves, _ = jax.tree_util.tree_flatten_with_path(posterior.params)
         arrays = {f"params{jax.tree_util.keystr(path)}": leaf for path, leaf in leaves}
         facts = {"kind": name, "options": dict(options)}
+    elif isinstance(posterior, Guide):
+        raise TypeError("expected a posterior, got a Guide: save guide(fit.params).")
     else:
         raise TypeError(
             f"a file cannot describe this {type(posterior).__name__}: save draws of it, "

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from funcvi import _jax
-from funcvi._checks import check_count, check_key
+from funcvi._checks import check_count, check_key, signature_of, takes
 from funcvi._types import Key, Loss, Params
 
 __all__ = ["check_call", "checked_params", "checked_state", "strong"]
@@ -35,8 +35,8 @@ def check_call(
         check_count(value, name)
     if loop not in (None, "compiled", "host"):
         raise ValueError(f'loop must be "compiled", "host" or None, got {loop!r}.')
-    if callback is not None and not _takes(callback, 0, 0.0, None):
-        known = _signature(callback)
+    if callback is not None and not takes(callback, 0, 0.0, None):
+        known = signature_of(callback)
         got = f"one that takes {known}" if known else type(callback).__name__
         raise TypeError(f"callback must be a function callback(steps, loss, params), got {got}.")
     if progress not in (None, True, False):
@@ -118,37 +118,29 @@ def _check_loss(loss: Loss, args: tuple[object, ...], with_state: bool) -> None:
         for path, leaf in jax.tree_util.tree_leaves_with_path(arg):
             _check_leaf(f"args[{i}]{jax.tree_util.keystr(path)}", leaf)
     state = {"state": None} if with_state else {}
-    if not _takes(loss, None, None, *args, **state):
-        takes = "(params, key" + "".join(f", args[{i}]" for i in range(len(args)))
-        takes += ", state=)" if with_state else ")"
+    if not takes(loss, None, None, *args, **state):
+        wanted = "(params, key" + "".join(f", args[{i}]" for i in range(len(args)))
+        wanted += ", state=)" if with_state else ")"
         hint = "the key is a new one at each step, for its draws; a loss without draws ignores it."
-        if not with_state and _takes(loss, None, None, *args, state=None):
+        if not with_state and takes(loss, None, None, *args, state=None):
             hint = "it takes a state: pass the first one as state=."
-        raise TypeError(f"loss must take {takes}, it takes {inspect.signature(loss)}: {hint}")
-    signature = _signature(loss)
+        elif more := _more(loss, 2 + len(args), state):
+            hint = f"pass what else it takes, {more}, by args=(...,)."
+        raise TypeError(f"loss must take {wanted}, it takes {inspect.signature(loss)}: {hint}")
+    signature = signature_of(loss)
     names = [*signature.parameters][:2] if signature else []
     if names in (["key", "params"], ["rng", "params"], ["rng_key", "params"]):
         raise TypeError(f"loss must take (params, key), in this order, it takes {tuple(names)}.")
 
 
-def _signature(function: Callable[..., object]) -> inspect.Signature | None:
-    """What a function takes, if it is one that tells."""
-    try:
-        return inspect.signature(function)
-    except (TypeError, ValueError):
-        return None
-
-
-def _takes(function: Callable[..., object], *args: object, **kwargs: object) -> bool:
-    """Whether it can be called so, as far as its signature tells."""
-    signature = _signature(function)
+def _more(loss: Loss, count: int, keywords: dict[str, None]) -> str:
+    """The names of the positional arguments after ``count``, where with these it can be called."""
+    signature = signature_of(loss)
     if signature is None:
-        return callable(function)
-    try:
-        signature.bind(*args, **kwargs)
-    except TypeError:
-        return False
-    return True
+        return ""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [n for n, p in signature.parameters.items() if p.kind in kinds and n not in keywords]
+    return ", ".join(names[count:]) if takes(loss, *names, **keywords) else ""
 
 
 def _check_optimizer(optimizer: object) -> None:

@@ -113,6 +113,6 @@ def drive(run: Run, num_steps: int, progress: bool | None, callback: Callback | 
                         "callback must return None, or True to end the fit, got "
                         f"{type(answer).__name__}."
                     )
-                if answer:
+                if answer and run.taken < num_steps:
                     return "by the callback"
     return None

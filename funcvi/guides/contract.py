@@ -305,9 +305,8 @@ class Posterior(Outputs):
         if set(found) == set(self.target.shapes):
             return {name: found[name] for name in self.target.shapes}
         raise TypeError(
-            "the marginals of this guide are not normal: they are to be had of fv.mean_field, "
-            "fv.full_rank, fv.low_rank, fv.laplace and blocks of these; else draw from the "
-            "posterior."
+            "the marginals of this guide are not normal; those of fv.mean_field, fv.full_rank, "
+            "fv.low_rank, fv.laplace and blocks of these are. Draw from the posterior instead."
         )
 
 

@@ -53,9 +53,11 @@ _ENOUGH = 400  # effective draws, in every coordinate
 _MIXED, _APART = 1.01, 1.1  # R-hat
 _LIVELY = 0.6  # E-BFMI; 0.3 is the usual alarm, at which much is left out
 _NEAR, _FAR = 30.0, 3000.0  # standard deviations
+_SLIGHT, _DEEP = 0.05, 30.0  # nats: of a fall that rounding makes, or after which a tail is nothing
 _ENDLESS = 1e10  # a standard deviation of nothing
 _ALIKE = 0.05  # of a standard deviation, between a normal and its weighted draws
 _OUTSIDE, _NOTHING = 0.001, 0.999  # of the normal's draws, without a finite log density
+_POOR = 0.7  # k-hat, above which a normal alone is no posterior
 _METHODS = ("auto", "variational")
 
 
@@ -165,9 +167,12 @@ def infer(
     late = time.monotonic() - began > budget
     if method == "variational" or late or share > _NOTHING:
         message = outside or (
-            MODES if diagnosis.reliable and len(modes) else f"{POOR} k-hat is {diagnosis.verdict}."
+            MODES
+            if diagnosis.reliable and len(modes)
+            else f"{POOR} k-hat is {diagnosis.k_hat:.2f}."
         )
-        trust = Trust.failed if diagnosis.verdict == "wrong" else Trust.with_care
+        poor = diagnosis.verdict == "wrong" or diagnosis.k_hat > _POOR
+        trust = Trust.failed if poor else Trust.with_care
         why += ", and the budget is spent" if late else ""
         report = facts.normal(trust, message, why, tuple(target.shapes))
         return posterior_of(target, found.normal), report
@@ -218,7 +223,8 @@ def _falls(middle: Array, far: Array, axes: Array) -> Array:
         axes: as columns.
     """
     near, far = far
-    fall = jnp.maximum(near - far - math.log(_FAR / _NEAR), middle - far - math.log(_FAR))
+    deep = middle - far - math.log(_FAR) - _DEEP
+    fall = jnp.maximum(near - far - math.log(_FAR / _NEAR) - _SLIGHT, deep)
     fall = jnp.where(jnp.isfinite(near) & jnp.isfinite(far), fall, jnp.inf).min(axis=0)
     return jnp.where(jnp.linalg.norm(axes, axis=0) < _ENDLESS, fall, -jnp.inf)
 
@@ -341,8 +347,9 @@ def _judged(mixed: Mixing, energy: float, facts: Facts, gradients: int) -> Repor
     if careful and not r_hat < _APART:
         trust = Trust.failed
         message = (
-            f"the chains have not mixed (R-hat {r_hat:.2f}; {', '.join(careful)}): several modes, "
-            "or scales that need a non-centred parameterisation."
+            f"the chains have not mixed (R-hat {r_hat:.2f}; {', '.join(careful)}): several modes "
+            "(order what is exchangeable, as the means of a mixture; fv.mixture covers a few), or "
+            "scales that need a non-centred parameterisation."
         )
     elif careful:
         trust = Trust.with_care

@@ -37,7 +37,7 @@ class Report:
         effective_size: of the draws, the smallest of all coordinates; of a normal, of its draws by
             their importance weights, NaN where those have none.
         r_hat: of the chains, the largest of all coordinates; NaN where none ran.
-        careful: the sites that ``use with care`` is about.
+        careful: the sites that the verdict is about, unless it is ``reliable``.
         evaluations: of the log density or its gradient, about.
         seconds: of wall time, compilation included.
     """
@@ -56,12 +56,14 @@ class Report:
     seconds: float
 
     def __str__(self) -> str:
+        r_hat = f", R-hat {self.r_hat:.3f}" if self.rung == Rung.chains else ""
         lines = [
             f"{self.verdict}: {self.message}",
-            f"by {self.rung}; k-hat {self.k_hat:.2f} ± {self.k_hat_standard_error:.2f}, ELBO "
-            f"{self.elbo:.2f} ± {self.elbo_standard_error:.2f} nats, effective draws "
-            f"{self.effective_size:.0f}"
-            + (f", R-hat {self.r_hat:.3f}" if self.rung == Rung.chains else ""),
+            f"by {self.rung}; effective draws {self.effective_size:.0f}{r_hat}",
+            f"the normal approximation: ELBO {self.elbo:.2f} ± {self.elbo_standard_error:.1g} "
+            f"nats, k-hat {self.k_hat:.2f} ± {self.k_hat_standard_error:.1g}",
             f"{self.evaluations:_} evaluations in {self.seconds:.1f} s",
         ]
+        if self.careful:
+            lines.insert(1, f"sites: {', '.join(self.careful)}")
         return "\n".join(lines)

@@ -17,6 +17,7 @@ from funcvi.guides import Guide, Posterior, full_rank, low_rank, mean_field
 from funcvi.networks.names import dotted, flatten, matching
 from funcvi.networks.network import BayesianNetwork
 from funcvi.targets import Sites, Target, target
+from funcvi.wrong_kinds import instead_of_a_distribution
 
 __all__ = ["bayesian"]
 
@@ -207,6 +208,11 @@ def _priors(prior: Prior, weights: Sites) -> dict[str, dist.Distribution]:
 
 
 def _fitting(prior: dist.Distribution, name: str, shape: tuple[int, ...]) -> dist.Distribution:
+    if not isinstance(prior, dist.Distribution):
+        raise TypeError(
+            f"bayesian: the prior of '{name}' must be a numpyro distribution, "
+            f"{instead_of_a_distribution(prior)}"
+        )
     if prior.event_shape:
         raise ValueError(
             f"bayesian: the prior of '{name}' must be of single entries, got event shape "

@@ -68,6 +68,11 @@ class BayesianNetwork:
 
         Its target is their prior alone: the data are in the loss, not in the guide.
         """
+        if not (isinstance(params, Mapping) and {"random", "point"} <= set(params)):
+            raise TypeError(
+                'expected the params of a Bayesian network, {"random": ..., "point": ...} as in '
+                "its own .params; got others, of the function that it was made of perhaps."
+            )
         return self.guide(params["random"])
 
     def marginals(self, params: Params) -> dict[str, dist.Normal]:

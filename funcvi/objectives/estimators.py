@@ -11,7 +11,13 @@ from funcvi.masks import masked
 from funcvi.objectives.enumeration import finite_support, mixture_parts
 from funcvi.sampling.gradients import pathwise_obstacle, score_obstacle
 
-__all__ = ["check_arguments", "choose", "obstacle"]
+__all__ = ["OF_DRAWS", "check_arguments", "choose", "obstacle"]
+
+OF_DRAWS = (
+    *("enumeration", "pathwise", "score_function"),
+    *("sticking_the_landing", "doubly_reparameterised"),
+)
+"""What a bound of draws may allow."""
 
 
 def check_arguments(num_samples: int, estimator: str | None, allowed: tuple[str, ...]) -> None:

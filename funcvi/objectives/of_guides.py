@@ -5,15 +5,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 
 from funcvi._checks import check_key, check_option
+from funcvi._jax import read_inputs
 from funcvi._types import Key, Params
 from funcvi.densities.bends import once_differentiable
 from funcvi.guides import Guide, check_guide
 from funcvi.objectives.draws import Draws, draws, is_distribution
-from funcvi.objectives.estimators import check_arguments
+from funcvi.objectives.estimators import OF_DRAWS, check_arguments
 from funcvi.objectives.minibatches import check_linear, of_rows
 from funcvi.objectives.sites import NOISES
 from funcvi.sampling.gradients import edge_obstacle, jump_obstacle
@@ -28,19 +30,21 @@ class GuideLoss:
 
     Attributes:
         guide: a family of posteriors over its target.
-        of: :class:`Draws`, with arrays of shape (n,), to the loss, a scalar. Losses are equal, and
-            compile once, if these are: a function of a module, or a frozen dataclass.
+        of: :class:`Draws`, with arrays of shape (n,), to the loss, a scalar; wherever it reads
+            ``log_q`` it adds ``score``. Losses are equal, and compile once, if these are: a
+            function of a module, or a frozen dataclass.
         num_samples: draws at each evaluation.
         estimator: to force one, or None.
-        allowed: the estimators that are right for ``of``, the best first.
+        allowed: the estimators that are right for ``of``, the best first: of "enumeration",
+            "pathwise", "score_function", "sticking_the_landing", "doubly_reparameterised".
         reader: the name of the loss, if it is not linear in log p: a target whose log density is
             random is refused then.
 
     Raises:
-        TypeError: ``guide`` is not a guide.
+        TypeError: ``guide`` is not a guide, or ``allowed`` not a tuple.
         ValueError: ``num_samples`` is not a positive integer, ``estimator`` is not allowed, or the
             target is random and ``of`` is not linear in log p; when it is called, no allowed
-            estimator is right for the guide.
+            estimator is right for the guide, or ``of`` returns no scalar or leaves the score out.
     """
 
     guide: Guide
@@ -53,11 +57,17 @@ class GuideLoss:
 
     def __post_init__(self) -> None:
         check_guide(self.guide)
+        if not isinstance(self.allowed, tuple) or not self.allowed:
+            raise TypeError(
+                f"allowed must be a tuple of estimators, the best first, got {self.allowed!r}."
+            )
+        for one in self.allowed:
+            check_option(one, "allowed", OF_DRAWS)
         check_arguments(self.num_samples, self.estimator, self.allowed)
         check_option(self.noise, "noise", NOISES)
         if self.noise == "sobol" and self.num_samples & (self.num_samples - 1):
             raise ValueError(
-                'noise="sobol" is even where num_samples is a power of two (16, 64, 256), got '
+                'noise="sobol" needs a num_samples that is a power of two (16, 64, 256), got '
                 f"{self.num_samples}."
             )
         if self.reader is not None:
@@ -98,4 +108,28 @@ class GuideLoss:
 
         how = draw_key, self.num_samples, self.estimator, self.allowed
         options: Any = {"jump": jump, "counts": counts, "noise": self.noise}
-        return self.of(draws(q, log_p, *how, label="guide", **options))
+        found = draws(q, log_p, *how, label="guide", **options)
+        _check_score(self.of, found)
+        loss = self.of(found)
+        if jnp.shape(loss) != ():
+            raise ValueError(
+                f"{_name(self.of)} must return a scalar of the draws, got shape {jnp.shape(loss)}: "
+                "take their mean, say."
+            )
+        return loss
+
+
+def _check_score(of: Callable[[Draws], Array], found: Draws) -> None:
+    """A bound that leaves the score out would have a gradient of zero, and train nothing."""
+    if found.live_score is None:
+        return
+    jaxpr = jax.make_jaxpr(lambda score: of(found._replace(live_score=score)))(found.live_score)
+    if not read_inputs(jaxpr.jaxpr, [True] * len(jaxpr.out_avals))[0]:
+        raise ValueError(
+            f"{_name(of)} does not read draws.score, which has the gradient of what is drawn by "
+            "the score function: write draws.log_q + draws.score for log q."
+        )
+
+
+def _name(of: Callable[[Draws], Array]) -> str:
+    return getattr(of, "__name__", type(of).__name__)

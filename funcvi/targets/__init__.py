@@ -1,11 +1,13 @@
 """Targets: a model or a log density as a function on unconstrained space."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from funcvi._checks import takes
 from funcvi.targets.data import batch_axes, traced_data, with_data
 from funcvi.targets.of_density import Support, from_log_density
 from funcvi.targets.of_model import from_model
@@ -50,7 +52,8 @@ def target(
         ValueError: the model has no continuous latent site, or a discrete one that cannot be summed
             out, or latents inside of a subsampling plate whose rows depend on each other; the
             message names it.
-        TypeError: ``model`` is not callable, or a support is not a constraint.
+        TypeError: ``model`` is not callable, or does not take these arguments; or a support is not
+            a constraint.
 
     Example:
         >>> import numpyro.distributions as dist
@@ -68,6 +71,12 @@ def target(
         if args or kwargs:
             raise TypeError("a log density takes the dict of values alone: close over its data.")
         return from_log_density(model, supports)
+    if not takes(model, *args, **kwargs):
+        raise TypeError(
+            f"the model takes {inspect.signature(model)}, and gets {len(args)} argument(s) and "
+            f"{list(kwargs)}: fv.target(model, *data).\nA log density of values by site names "
+            'their supports: fv.target(log_density, supports={"a": constraints.positive}).'
+        )
     arrays = jax.tree.map(_as_array, (args, kwargs))
     return from_model(model, *arrays)
 

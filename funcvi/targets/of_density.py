@@ -41,7 +41,16 @@ def from_log_density(
         return sum((log_det_of(b, z[n], x[n]) for n, b in bijections.items()), jnp.zeros(()))
 
     def density(z: Sites, key: Key | None = None, /) -> Array:
-        total = log_density(constrain(z))
+        values = constrain(z)
+        try:
+            total = log_density(values)
+        except KeyError as error:
+            if error.args[0] in values:
+                raise
+            raise ValueError(
+                f"the log density reads the site {error.args[0]!r}, and supports has "
+                f"{list(values)}: name all of its sites there."
+            ) from error
         if not isinstance(total, (bool, int, float)) and not hasattr(total, "dtype"):
             raise TypeError(
                 f"the log density must return a scalar array, got {type(total).__name__}."

@@ -28,7 +28,7 @@ from interop.from_torch.functions import Call, calls_recorded, in_the_way_of_gra
 from interop.from_torch.lowering import Exported, Function, State, Types, lower
 from interop.from_torch.no_grad import keep_no_grad
 from interop.from_torch.quiet import quiet
-from interop.from_torch.sources import NOWHERE, own_frame
+from interop.from_torch.sources import NOWHERE, own_frame, own_part
 
 one_at_a_time = threading.RLock()
 """Held while a module is exported: torch keeps the modes of its tracing for the whole process."""
@@ -82,7 +82,7 @@ def record(
         except ConversionError:
             raise
         except Exception as error:
-            raise explained(error, module) from error
+            raise explained(error, module, after_forward=True) from error
     return Recorded(program, calls)
 
 
@@ -103,7 +103,7 @@ def lowered(
         except ConversionError:
             raise
         except Exception as error:
-            raise explained(error, module) from error
+            raise explained(error, module, after_forward=True) from error
     functions = [_function(call, rules, types, state) for call in recorded.calls]
     return lower(program, types, state, functions, prefix=_Root.prefix)
 
@@ -249,7 +249,9 @@ def _nodes(module: Any) -> Iterator[Any]:
                     yield node
 
 
-def explained(error: Exception, module: torch.nn.Module) -> ConversionError:
+def explained(
+    error: Exception, module: torch.nn.Module, after_forward: bool = False
+) -> ConversionError:
     """torch.export's failure in three lines: what, where, and the way out."""
     name = type(module).__name__
     where = own_frame(error)
@@ -264,9 +266,12 @@ def explained(error: Exception, module: torch.nn.Module) -> ConversionError:
             "Use torch.where, or torch.cond for a branch and while_loop for a loop; or pass what "
             "it decides on, sizes or a mask, as interop.Static. " + _of_experts(module)
         )
-    if where == NOWHERE:  # after forward, of what it holds
-        text += ". If forward transforms functions (torch.func, make_fx), convert those instead."
-    return ConversionError(f"torch.export refused {name} ({where}): {text[-500:]}")
+    text = text.rstrip(".")
+    if where == NOWHERE and after_forward:  # of what the program holds
+        text += ". If forward transforms functions (torch.func, make_fx), convert those instead"
+    elif where == NOWHERE:
+        where = f"in a {own_part(error)}"
+    return ConversionError(f"torch.export refused {name} ({where}): {text[-500:]}.")
 
 
 def _of_experts(module: torch.nn.Module) -> str:

@@ -178,7 +178,22 @@ class Net:
 
         What ``get_extra_state`` gave when the module was converted is there as it was, tensors as
         arrays.
+
+        Args:
+            params: as ``self.params``.
+            buffers: as ``self.buffers``, of which training makes new ones (statistics of batch
+                normalisation). They may be left out where params are those of the conversion.
+
+        Raises:
+            ValueError: names or shapes differ; or params are others, and buffers are not given.
         """
+        trained = any(params.get(name) is not x for name, x in self.params.items())
+        if buffers is None and self.buffers and trained:
+            first = next(iter(self.buffers))
+            raise ValueError(
+                f"buffers ({first!r}, ...) go with these params: pass those that training "
+                "returned, or net.buffers where it returned none."
+            )
         held = {
             **to_pytree(self._source.extra, downcast=self._downcast),
             **self._named(params, self.params, "params"),

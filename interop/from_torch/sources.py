@@ -21,11 +21,29 @@ _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)\n\s*(.*)')
 def source_of(node: Any) -> str:
     """File, line and code of a graph's node: the innermost frame outside torch."""
     frames = _FRAME.findall(node.meta.get("stack_trace") or "")
-    own = [f for f in frames if not f[0].startswith((_TORCH, "<"))] or frames
+    own = [f for f in frames if not f[0].startswith((_TORCH, _INTEROP, "<"))]
     if not own:
-        return NOWHERE
+        return _part_of(node)
     file, line, _, code = own[-1]
     return f"{file}:{line}: {code.strip()}"
+
+
+def _part_of(node: Any) -> str:
+    """The innermost part of torch's own that a node was recorded in."""
+    parts = [*(node.meta.get("nn_module_stack") or {}).values()]
+    if not parts:
+        return NOWHERE
+    path, kind = parts[-1]
+    name = (kind if isinstance(kind, str) else kind.__name__).rpartition(".")[2]
+    path = path.removeprefix("module").removeprefix(".")
+    return f"in {path!r}, a {name}" if path else f"in a {name}"
+
+
+def own_part(error: BaseException) -> str:
+    """The class of the innermost module whose method an error came from."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    parts = [frame.f_locals.get("self") for frame in frames]
+    return [type(x).__name__ for x in parts if isinstance(x, torch.nn.Module)][-1]
 
 
 def frames_in_export() -> Iterator[FrameType]:

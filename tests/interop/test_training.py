@@ -73,6 +73,9 @@ def test_training_ends_where_torch_ends(name: str, wide: bool) -> None:
         np.testing.assert_allclose(
             fresh(x).detach(), module.eval()(x).detach(), rtol=1e-3, atol=1e-4
         )
+        if net.buffers:
+            with pytest.raises(ValueError, match="go with these params: pass those that training"):
+                net.state_dict(params)
         held = {k: np.asarray(v) for k, v in net.state_dict(params, buffers).items()}
         for key, tensor in fresh.state_dict().items():
             np.testing.assert_array_equal(tensor.numpy(), held[key])

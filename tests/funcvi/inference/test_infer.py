@@ -106,8 +106,9 @@ def test_no_chains_where_none_are_wanted() -> None:
         posterior, report = fv.infer(target, key=KEY, **options)
         assert isinstance(posterior, fv.Posterior)
         assert report.rung == "normal"
-        assert report.verdict != "reliable"
+        assert report.verdict == "failed"
         assert report.careful == ("log_scale", "x")
+        assert "sites: log_scale, x" in str(report)
         assert not report.effective_size > 4000  # of 40,000 draws whose weights are poor
 
 
@@ -116,6 +117,7 @@ IMPROPER = {
     "flat on one side": ((), lambda x: -jnp.logaddexp(0.0, -x)),
     "a ridge": ((2,), lambda x: -0.5 * x.sum() ** 2),
     "a logarithm": ((), lambda x: -0.4 * jnp.log1p(x**2)),
+    "one over the distance": ((), lambda x: -jnp.log1p(jnp.abs(x))),
 }
 
 
