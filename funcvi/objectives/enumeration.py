@@ -124,7 +124,7 @@ def mixture_parts(q: dist.Distribution, batch_shape: tuple[int, ...] | None = No
         before = inner.draw
         return Parts(
             inner.weights,
-            lambda key, n: refusing_second_derivatives(through(compose, before(key, n)), q),
+            lambda key, n: refusing_second_derivatives(through(compose, before(key, n)), q, True),
         )
     if not isinstance(q, Mixture):
         return None

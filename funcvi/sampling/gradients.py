@@ -124,16 +124,23 @@ def jump_obstacle(q: dist.Distribution, p: dist.Distribution | None = None) -> s
     return f"{type(q).__name__} jumps at pi, where the log density of p is not periodic"
 
 
-def refusing_second_derivatives(draws: T, d: dist.Distribution) -> T:
-    """Draws of d; those that turn back at zero, where their derivative jumps, raise at a second."""
-    if not _turns(d):
+def refusing_second_derivatives(draws: T, d: dist.Distribution, each: bool = False) -> T:
+    """Draws of d; those whose derivative jumps raise at a second one.
+
+    They do where they turn back at zero, and where the density that they follow jumps: there the
+    speed at which they keep their quantile does. Of a mixture ``each`` component may be drawn by
+    itself, and follows its own density.
+    """
+    if _turns(d):
+        why, instead = "turn back at zero", ", or a family that is positive by itself"
+    elif not each and edge_obstacle(d) is not None:
+        why, instead = "change their speed where a component ends", ', or "enumeration"'
+    else:
         return draws
     refusal = ValueError(
-        f"draws of {type(d).__name__} turn back at zero, so this second derivative would be "
-        'biased:\nuse estimator="score_function", first derivatives alone, or a family that is '
-        "positive by itself."
+        f"draws of {type(d).__name__} {why}, so this second derivative would be biased:\n"
+        f'use estimator="score_function", first derivatives alone{instead}.'
     )
-
     return undifferentiable_twice(draws, floats(d), refusal)
 
 
