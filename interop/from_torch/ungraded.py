@@ -79,10 +79,20 @@ class Ungraded:
         return out
 
     def _write(self, tensors: list[torch.Tensor]) -> None:
-        for twin in self._twins:
-            for i, one in enumerate(twin.pair):
-                if any(share_memory(x, one) for x in tensors):
-                    twin.written[i] = own_frame()
+        """Under no_grad no gradient comes with it, and the twin is written into as well."""
+        seen: set[int] = set()
+        while tensors:
+            written = tensors.pop()
+            for twin in self._twins:
+                for i, one in enumerate(twin.pair):
+                    if id(one) in seen or not share_memory(written, one):
+                        continue
+                    seen.add(id(one))
+                    if torch.is_grad_enabled() or twin.written:
+                        twin.written[i] = own_frame()
+                    elif id(other := twin.pair[1 - i]) not in seen:
+                        other.copy_(one)
+                        tensors.append(other)
 
     def refuse_others(self, read: list[torch.Tensor]) -> None:
         """Refuse to read a tensor whose twin was written into."""

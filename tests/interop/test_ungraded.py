@@ -32,6 +32,18 @@ def alias_and_all(w: Any, x: Any) -> Any:
     return y.detach(), y
 
 
+def written_past(alias: Any) -> Any:
+    """As torch's Gamma keeps its draws above zero."""
+
+    @torch.no_grad()
+    def function(w: Any, x: Any) -> Any:
+        y = w * x
+        alias(y).clamp_(min=0.4)
+        return y
+
+    return function
+
+
 def plus(y: Any, v: Any) -> Any:
     y += v
     return y
@@ -57,6 +69,9 @@ MADE: dict[str, Any] = {
     "a clone": lambda w, x: (w * x).detach().clone(),
     "the alias of two": lambda w, x: alias_and_all(w, x)[0],
     "the tensor of two": lambda w, x: alias_and_all(w, x)[1],
+    "a detached one that is written": written_past(lambda y: y.detach()),
+    "the alias of one that is written": written_past(lambda y: y.detach().detach()),
+    "a part of one that is written": written_past(lambda y: y.detach()[1:]),
     "detached twice": without(lambda w, x: (w * x).detach().detach()),
     "moved": lambda w, x: without(lambda w, x: (w * x).detach())(w, x).to(w.device),
 }
