@@ -260,7 +260,7 @@ class Posterior(Outputs):
             )
         of = self.guide.target
         latents = {name: jnp.asarray(values[name]) for name in of.shapes if name in values}
-        z, inside = self._each(inside_support, latents, of.value_shapes)
+        z, outside = self._each(inside_support, latents, of.value_shapes)
         q = self.unconstrained
         if isinstance(q, Mapping):
             parts = {n: ravel(z, self._block(n)) if n in self.guide.blocks else z[n] for n in q}
@@ -268,8 +268,7 @@ class Posterior(Outputs):
         else:
             log_q = log_prob(q, of.ravel(z))
         log_q -= self._each(lambda target, z: target.log_det(z), z, of.shapes)
-        outside = sum((_nan_of(x, of.value_shapes[n]) for n, x in latents.items()), -jnp.inf)
-        return jnp.where(inside, log_q, outside)
+        return jnp.where(outside == 0, log_q, outside)
 
     def sample_and_log_prob(self, key: Key, sample_shape: Shape = ()) -> tuple[Sites, Array]:
         """:meth:`sample`, and the log density of each draw, without inverting what was drawn."""
@@ -308,12 +307,6 @@ class Posterior(Outputs):
             "the marginals of this guide are not normal; those of fv.mean_field, fv.full_rank, "
             "fv.low_rank, fv.laplace and blocks of these are. Draw from the posterior instead."
         )
-
-
-def _nan_of(x: Array, shape: Shape) -> Array:
-    """NaN where any entry of a value is, else zero."""
-    axes = tuple(range(x.ndim - len(shape), x.ndim))
-    return jnp.where(jnp.any(jnp.isnan(x), axis=axes), jnp.nan, 0.0)
 
 
 _FAILED = (
